@@ -1,0 +1,66 @@
+"""Tasks by name: built in, from entry points "flexivit_transfer.tasks", or as "module:Class"."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import importlib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from tasks.task import Task, TaskError
+
+GROUP = "flexivit_transfer.tasks"
+
+_BUILT_IN: dict[str, str] = {
+    "classification": "tasks.classification:Classification",
+}
+_REGISTERED: dict[str, str | type[Task]] = {}
+
+
+def register_task(name: str, target: str | type[Task]) -> None:
+    """Make `target` (a class or "module:Class") known as `name`."""
+    _REGISTERED[name] = target
+
+
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = dict(_BUILT_IN)
+    table.update({e.name: e for e in entry_points(group=GROUP)})
+    table.update(_REGISTERED)
+    return table
+
+
+def list_tasks(pattern: str = "*") -> list[str]:
+    """Names of all known tasks that match a wildcard. Imports none of them."""
+    return sorted(n for n in _table() if fnmatch.fnmatch(n, pattern))
+
+
+def task_class(name: str) -> type[Task]:
+    """The class behind a name.
+
+    Raises: TaskError naming the nearest known names.
+    """
+    table = _table()
+    target = table.get(name, name if ":" in name else None)
+    if target is None:
+        near = difflib.get_close_matches(name, table, 3, 0.4)
+        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(table))}"
+        raise TaskError(f"no task {name!r}; {hint}")
+    if hasattr(target, "load"):
+        return target.load()
+    if isinstance(target, str):
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ModuleNotFoundError, AttributeError) as error:
+            raise TaskError(f"task {name!r} cannot be imported: {error}") from error
+    return target
+
+
+def build_task(name: str, root: str | Path = ".", options: dict[str, Any] | None = None, seed: int = 0) -> Task:
+    """Build a task by name.
+
+    Example: `build_task("classification", root="data", options={"data": "cars98"})`
+    """
+    return task_class(name)(root=root, options=options, seed=seed)
