@@ -1,0 +1,30 @@
+"""Image encoders that run at any patch grid: `build_backbone(name)(images, grid) -> Features`."""
+
+from typing import Any
+
+__all__ = [
+    "BackboneSpec",
+    "Features",
+    "FlexiBackbone",
+    "backbone_spec",
+    "build_backbone",
+    "list_backbones",
+    "register_backbone",
+]
+
+_HOME = {
+    "Features": "backbones.features",
+    "FlexiBackbone": "backbones.flexible",
+    **dict.fromkeys(
+        ("BackboneSpec", "backbone_spec", "build_backbone", "list_backbones", "register_backbone"), "backbones.registry"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch and timm take seconds to import; `run_all.py --help` must not
+    if name in _HOME:
+        import importlib
+
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'backbones' has no attribute {name!r}")

@@ -1,0 +1,117 @@
+"""Grid arithmetic, and the grid of each training step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backbones.resize import Size, as_pair
+
+Grid = tuple[int, int]
+
+PAPER_GRIDS = (5, 6, 8, 10, 12, 15, 16, 20, 24, 30)  # at 240 px: patches 48 40 30 24 20 16 15 12 10 8
+NANO_GRIDS = (4, 5, 6, 8, 10, 12, 15)  # at 120 px: patches 30 24 20 15 12 10 8
+
+
+def valid_grids(side: int, largest: int = 64) -> list[int]:
+    """Grids that divide a side of `side` pixels, up to `largest` tokens."""
+    return [g for g in range(1, min(side, largest) + 1) if side % g == 0]
+
+
+def patch_size(image: Size, grid: Size) -> Grid:
+    """Patch (h, w) in pixels.
+
+    Raises: ValueError naming the valid grids where the grid does not divide the image (the official code would floor
+    and drop border pixels).
+
+    Example: `patch_size(240, 15) == (16, 16)`
+    """
+    image, grid = as_pair(image), as_pair(grid)
+    for side, tokens, axis in zip(image, grid, ("height", "width"), strict=True):
+        if side % tokens:
+            valid = ", ".join(map(str, valid_grids(side)))
+            raise ValueError(f"grid {tokens} does not divide the image {axis} of {side} px; grids that do: {valid}")
+    return image[0] // grid[0], image[1] // grid[1]
+
+
+def grid_from_patch(image: Size, patch: Size) -> Grid:
+    """The grid of a patch size: `grid_from_patch(240, 16) == (15, 15)`. Raises ValueError where it does not divide."""
+    image, patch = as_pair(image), as_pair(patch)
+    for side, pixels in zip(image, patch, strict=True):
+        if side % pixels:
+            valid = ", ".join(str(side // g) for g in reversed(valid_grids(side)))
+            raise ValueError(f"patch {pixels} does not divide the image side of {side} px; patches that do: {valid}")
+    return image[0] // patch[0], image[1] // patch[1]
+
+
+@dataclass(frozen=True)
+class GridSchedule:
+    """The grid of a training step, a pure function of (seed, step): equal on all processes and after a resume.
+
+    kind `fixed`: the one grid. `random`: one draw a step, big_vision's `default_rng((0, seed, step)).choice(v, p=p)`;
+    seed 0 is the official public sequence, steps count from 1. `curriculum`: coarse to fine; `shares` says which part
+    of the steps (`by="step"`) or of the compute (`by="cost"`, tokens) each grid gets.
+
+    Example: `GridSchedule("random", (5, 8, 15)).grid(step=1, total=100)`
+    """
+
+    kind: str = "fixed"
+    grids: tuple[Grid, ...] = ((15, 15),)
+    weights: tuple[float, ...] | None = None
+    by: str = "step"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grids", tuple(as_pair(g) for g in self.grids))
+        if self.kind not in ("fixed", "random", "curriculum"):
+            raise ValueError(f"no grid schedule {self.kind!r}; there are: fixed, random, curriculum")
+        if self.by not in ("step", "cost"):
+            raise ValueError(f"a curriculum goes by 'step' or 'cost', not {self.by!r}")
+        if not self.grids or (self.kind == "fixed" and len(self.grids) != 1):
+            raise ValueError(f"a {self.kind} schedule cannot have {len(self.grids)} grids")
+        if self.weights is not None:
+            if len(self.weights) != len(self.grids):
+                raise ValueError(f"{len(self.weights)} weights for {len(self.grids)} grids")
+            if min(self.weights) < 0 or sum(self.weights) <= 0:
+                raise ValueError(f"grid weights {self.weights} must be non-negative and not all zero")
+
+    def grid(self, step: int, total: int) -> Grid:
+        """Grid of step `step` (from 1) of `total`."""
+        if self.kind == "fixed":
+            return self.grids[0]
+        share = np.asarray(self.weights or [1.0] * len(self.grids), dtype=np.float64)
+        if self.kind == "random":
+            rng = np.random.default_rng((0, max(self.seed, 0), max(step, 0)))
+            return self.grids[int(rng.choice(len(self.grids), p=share / share.sum()))]
+        order = sorted(range(len(self.grids)), key=lambda i: self.grids[i][0] * self.grids[i][1])
+        share = share[order]
+        if self.by == "cost":
+            share = share / np.array([self.grids[i][0] * self.grids[i][1] for i in order])
+        ends = np.cumsum(share / share.sum()) * total
+        return self.grids[order[min(int(np.searchsorted(ends, step, side="left")), len(order) - 1)]]
+
+    def tokens(self, total: int) -> float:
+        """Mean tokens per image over a run of `total` steps."""
+        return float(np.mean([np.prod(self.grid(s, total)) for s in range(1, total + 1)]))
+
+
+def parse_schedule(text: str | int | Sequence[int], seed: int = 0) -> GridSchedule:
+    """Read `15`, `"15"`, `"8x10"`, `"random:5,8,15"`, `"curriculum:4,8,15"` or `"curriculum-cost:4,8,15"`.
+
+    Raises: ValueError quoting what could not be read.
+    """
+    if isinstance(text, int):
+        return GridSchedule("fixed", ((text, text),), seed=seed)
+    if not isinstance(text, str):
+        return GridSchedule("fixed", (as_pair(tuple(text)),), seed=seed)
+    kind, _, listed = text.rpartition(":")
+    kind, by = ("curriculum", "cost") if kind == "curriculum-cost" else (kind or "fixed", "step")
+    try:
+        grids = tuple(as_pair(tuple(map(int, g.split("x"))) if "x" in g else int(g)) for g in listed.split(","))
+    except (ValueError, IndexError):
+        raise ValueError(
+            f"cannot read grid schedule {text!r}; write 15, 8x10, random:5,8,15 or curriculum:4,8,15"
+        ) from None
+    return GridSchedule(kind, grids, by=by, seed=seed)

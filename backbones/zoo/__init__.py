@@ -1,0 +1,5 @@
+"""The shelves of the registry; importing this package fills it."""
+
+from backbones.zoo import big_vision, nano
+
+__all__ = ["big_vision", "nano"]

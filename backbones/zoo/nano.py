@@ -1,0 +1,36 @@
+"""Nano models: 1.2 M parameters, 120 px, trained on Tiny ImageNet and embedded in the package."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from backbones.flexible import FlexiBackbone
+from backbones.registry import BackboneSpec, register_backbone
+from backbones.weights import VitShape, WeightsError
+from backbones.zoo.files import HALF, build_from_safetensors, initialise, vit_trunk
+
+FOLDER = Path(__file__).parent / "weights"
+SHAPE = VitShape(128, 6, 4, 512, (32, 32), (7, 7), True, "token", 100)
+NATIVE = {"flexivit_nano": None, "vit_nano_g15": 15, "vit_nano_g8": 8}
+
+
+def _build(
+    name: str, pretrained: bool = True, drop_path: float = 0.0, num_classes: int | None = None, **options: Any
+) -> FlexiBackbone:
+    options = {"image_size": 120, "native_grid": NATIVE[name] or 8, **options}
+    if pretrained:
+        file = FOLDER / f"{name}.safetensors"
+        if not file.exists():
+            raise WeightsError(f"{file} is missing; train it with: python -m benchmarks.pretrain {name} --help")
+        return build_from_safetensors(str(file), drop_path, num_classes, **options)
+    classes = SHAPE.classes if num_classes is None else num_classes
+    trunk = initialise(vit_trunk(VitShape(**{**vars(SHAPE), "classes": classes}), drop_path))
+    return FlexiBackbone(trunk, HALF, **options)
+
+
+for _name, _grid in NATIVE.items():
+    register_backbone(
+        BackboneSpec(_name, partial(_build, _name), 120, _grid, "Tiny ImageNet, 100 classes", f"{_name}.safetensors")
+    )
