@@ -1,0 +1,1 @@
+"""Suites, the runner, its store, the report, and the studies around them."""
