@@ -25,7 +25,7 @@ def noise(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def regions(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Label of 32-pixel blocks with ignored rows, and that label moved sideways: runs of equal pairs, as in pictures."""
+    """Blocks of 32 pixels with ignored rows, and the same moved sideways: runs of equal pairs, as in pictures."""
     blocks = torch.randint(0, CLASSES, (16, 22), generator=generator, dtype=torch.uint8)
     label = blocks.repeat_interleave(32, 0).repeat_interleave(32, 1)[:HEIGHT, :WIDTH].contiguous()
     prediction = label.roll(9, 1)

@@ -1,0 +1,119 @@
+"""Decode heads by name, built from mmsegmentation's registry. No parameter of any depends on the grid."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.segmentation.confusion import IGNORE
+from tasks.task import Grid, TaskError
+
+
+def _common(width: int, num_classes: int) -> dict[str, Any]:
+    # avg_non_ignore: the mean goes over labelled pixels, so that the loss of a batch is the mean its count belongs to
+    loss = {"type": "CrossEntropyLoss", "use_sigmoid": False, "avg_non_ignore": True}
+    return {
+        "in_channels": width, "channels": width, "num_classes": num_classes, "align_corners": False,
+        "dropout_ratio": 0.0, "ignore_index": IGNORE, "loss_decode": loss,
+    }  # fmt: skip
+
+
+def linear_head(width: int, num_classes: int) -> dict[str, Any]:
+    """Config of Segmenter's linear decoder: mmseg's `FCNHead` as one 1x1 convolution."""
+    extra = {"type": "FCNHead", "num_convs": 0, "concat_input": False, "kernel_size": 1, "norm_cfg": None}
+    return {**_common(width, num_classes), **extra}
+
+
+def segmenter_head(width: int, num_classes: int) -> dict[str, Any]:
+    """Config of Segmenter's mask transformer: 2 layers, heads of 64 channels as in the encoder."""
+    heads = max(1, width // 64)
+    while width % heads:
+        heads -= 1
+    extra = {
+        "type": "SegmenterMaskTransformerHead", "num_layers": 2, "num_heads": heads, "embed_dims": width,
+        "drop_path_rate": 0.0,
+    }  # fmt: skip
+    return {**_common(width, num_classes), **extra}
+
+
+def _group_norm(width: int) -> dict[str, Any]:
+    # Batch statistics would make the head depend on how a batch is cut (and fail on one image of one grid cell);
+    # at least 4 channels a group, because the pyramid pools down to a single position
+    return {"type": "GN", "num_groups": next(g for g in (32, 16, 8, 4, 2, 1) if width % (4 * g) == 0 or g == 1)}
+
+
+def upernet_head(width: int, num_classes: int) -> dict[str, Any]:
+    """Config of UPerNet over a pyramid of four maps (4, 2, 1 and 1/2 times the grid), group norm, at most 512 wide."""
+    channels = min(512, width)
+    extra = {
+        "type": "UPerHead", "in_channels": [width] * 4, "in_index": [0, 1, 2, 3], "channels": channels,
+        "pool_scales": (1, 2, 3, 6), "norm_cfg": _group_norm(channels),
+    }  # fmt: skip
+    return {**_common(width, num_classes), **extra}
+
+
+HEADS: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "linear": linear_head,
+    "segmenter": segmenter_head,
+    "upernet": upernet_head,
+}
+
+
+class Segmenter(nn.Module):
+    """Backbone and decode head.
+
+    `model(images, grid)` -> logits `[B, C, h', w']` at the head's own resolution (the grid; 4 times the grid with
+    upernet). Images are uint8 `[B, 3, H, W]`, or float already normalised.
+
+    Raises: TaskError for a head that is not known.
+
+    Example: `Segmenter(build_backbone("flexivit_nano"), "linear", 150)(images, grid=15).shape[1] == 150`
+    """
+
+    def __init__(self, backbone: nn.Module, head: str, num_classes: int):
+        super().__init__()
+        if head not in HEADS:
+            near = difflib.get_close_matches(head, HEADS, 1, 0.4)
+            raise TaskError(f"no head {head!r}; {'nearest: ' + near[0] if near else 'known: ' + ', '.join(HEADS)}")
+        from tasks.segmentation import mmcv_lite
+
+        mmcv_lite.install()
+        import mmseg.models  # noqa: F401  (fills the registry)
+        from mmseg.registry import MODELS
+
+        self.backbone, self.num_classes = backbone, num_classes
+        width = backbone.embed_dim
+        self.neck = None
+        if head == "upernet":
+            self.neck = MODELS.build({"type": "Feature2Pyramid", "embed_dim": width, "norm_cfg": _group_norm(width)})
+        self.head = MODELS.build(HEADS[head](width, num_classes))
+        disabled = logging.root.manager.disable
+        logging.disable(logging.INFO)  # mmengine logs every parameter that it initialises
+        try:
+            self.head.init_weights()
+        finally:
+            logging.disable(disabled)
+
+    def maps(self, images: Tensor, grid: Grid, resize: str | None = None) -> tuple[Tensor, ...]:
+        """What the head reads: the feature map `[B, D, h, w]`, or four of a pyramid."""
+        # backbones of other packages may know one way to resize only; then nothing is passed
+        features = self.backbone(images, grid) if resize is None else self.backbone(images, grid, resize=resize)
+        single = features.map.permute(0, 3, 1, 2).contiguous()
+        return (single,) if self.neck is None else self.neck((single,) * 4)
+
+    def forward(self, images: Tensor, grid: Grid, resize: str | None = None) -> Tensor:
+        return self.head(self.maps(images, grid, resize))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """mmseg's losses of logits `[B, C, h, w]` against labels `[B, H, W]` (255: ignored); `loss_ce`, `acc_seg`."""
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels.long()]
+        losses = self.head.loss_by_feat(logits, samples)
+        return {name: value if isinstance(value, Tensor) else torch.as_tensor(value) for name, value in losses.items()}
