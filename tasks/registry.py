@@ -15,6 +15,7 @@ GROUP = "flexivit_transfer.tasks"
 
 _BUILT_IN: dict[str, str] = {
     "classification": "tasks.classification:Classification",
+    "segmentation": "tasks.segmentation:Segmentation",
 }
 _REGISTERED: dict[str, str | type[Task]] = {}
 

@@ -1,0 +1,169 @@
+"""The segmentation task: crops in training, sliding windows at label resolution in evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasks.segmentation.confusion import IGNORE, image_counts
+from tasks.segmentation.heads import Segmenter
+from tasks.segmentation.meter import SegmentationMeter
+from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
+from tasks.segmentation.windows import predict_labels
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+
+CROP, MINI_CROP = 480, 240  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
+SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample")  # packs whose pictures have at most 320 px
+
+
+@dataclass(frozen=True)
+class SegmentationOptions(Options):
+    """What can be chosen. `crop` is also the window of evaluation, and `grid = crop / patch`."""
+
+    data: str = option("ade20k", "train", "a known set, or a folder of images/ and annotations/ under the data root")
+    head: str = option("linear", "train", "linear, segmenter or upernet")
+    crop: int = option(0, "train", "pixels; 0: 480, and 240 for the small packs")
+    num_classes: int = option(0, "train", "for a folder without meta.json")
+    ignore_index: int = option(255, "train", "for a folder without meta.json")
+    reduce_zero_label: bool = option(False, "train", "for a folder without meta.json")
+    stride: int = option(0, "eval", "pixels between windows; 0: 15/16 of the crop, as mmseg's Segmenter configs")
+    short_side: int = option(0, "eval", "evaluate with the shorter side at so many pixels; 0: the label's own size")
+    scales: Any = option([1.0], "eval", "factors on the size, averaged as probabilities")
+    flip: bool = option(False, "eval", "average with the mirrored image")
+
+
+class Segmentation(Task):
+    """Semantic segmentation of ADE20k, Cityscapes, Pascal VOC, CamVid or any folder pair of that layout.
+
+    Raises: TaskError for a crop or a stride that cannot be.
+
+    Example::
+
+        task = build_task("segmentation", root="data", options={"data": "camvid11", "head": "linear"})
+        model = task.model(build_backbone("flexivit_nano"))
+    """
+
+    Options = SegmentationOptions
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        chosen = self.options
+        small = chosen.data in SMALL_SETS
+        self.crop = chosen.crop or (MINI_CROP if small else CROP)
+        if self.crop < 1:
+            raise TaskError(f"crop {self.crop} is not a number of pixels")
+        self._check_looks(chosen.stage("eval"))
+        known = KNOWN.get(chosen.data)
+        self.card = TaskCard(
+            "segmentation", "v1", metric="mIoU", image_size=self.crop,
+            splits={"train": None, "minival": None, "val": None},
+            sources={chosen.data: known.source} if known else {},
+            citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
+        )  # fmt: skip
+        # Segmenter's: SGD without decay, polynomial schedule. The small packs get a short AdamW run instead.
+        self.recipe = Recipe(
+            steps=160_000, batch=8, lr=1e-3, optimizer="sgd", schedule="poly", clip=None, drop_path=0.1
+        )  # fmt: skip
+        if small:
+            self.recipe = dataclasses.replace(
+                self.recipe, steps=1000, batch=16, lr=3e-4, optimizer="adamw", schedule="cosine", warmup=50, clip=1.0,
+                weight_decay=0.01, drop_path=0.0, lr_groups={"head": 10.0, "neck": 10.0},
+            )  # fmt: skip
+
+    def _check_looks(self, looks: Mapping[str, Any]) -> tuple[int, int, tuple[float, ...], bool]:
+        stride = looks["stride"] or max(1, self.crop * 15 // 16)
+        if not 0 < stride <= self.crop:
+            raise TaskError(f"stride {stride} leaves gaps or stands still; it must be 1..{self.crop} (the window)")
+        if looks["short_side"] < 0:
+            raise TaskError(f"short_side {looks['short_side']} is not a number of pixels")
+        scales = tuple(looks["scales"]) if isinstance(looks["scales"], list | tuple) else (looks["scales"],)
+        if not scales or any(s <= 0 for s in scales):
+            raise TaskError(f"scales {looks['scales']} must be one or more positive factors")
+        return stride, looks["short_side"], scales, bool(looks["flip"])
+
+    @functools.cached_property
+    def found(self) -> SegmentationSet:
+        chosen = self.options
+        return find_set(chosen.data, self.root, chosen.num_classes, chosen.ignore_index, chosen.reduce_zero_label)
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; those of a known set come from mmseg's dataset class."""
+        if self.found.spec.classes:
+            return self.found.spec.classes
+        from tasks.segmentation import mmcv_lite
+
+        mmcv_lite.install()
+        from mmseg.datasets import transforms  # noqa: F401  (fills the registry)
+        from mmseg.registry import DATASETS
+
+        return tuple(DATASETS.get(self.found.spec.mmseg_type).METAINFO["classes"])
+
+    def missing(self) -> list[str]:
+        try:
+            splits = self.found.splits()
+        except TaskError as error:
+            return [str(error)]
+        wanted = ("val",) if "format_sample" in self.options.data else ("train", "val")
+        return [f"{self.found.root} has no split {split!r}" for split in wanted if split not in splits]
+
+    def fingerprint(self) -> str:
+        return self.found.fingerprint()
+
+    def dataset(self, split: str) -> Any:
+        from tasks.segmentation.pipelines import SegmentationData
+
+        return SegmentationData(self.found, split, self.crop)
+
+    def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
+        """Crops are stacked; pictures and labels of evaluation stay lists, also where sizes happen to agree."""
+        ids, images, targets = zip(*samples, strict=True)
+        same = all(image.shape == (3, self.crop, self.crop) for image in images)
+        gather = torch.stack if same else list
+        labels = gather([target["label"] for target in targets])
+        sizes = torch.stack([target["size"] for target in targets])
+        return Batch(torch.tensor(ids), gather(list(images)), {"label": labels, "size": sizes})
+
+    def model(self, backbone: nn.Module) -> Segmenter:
+        return Segmenter(backbone, self.options.head, len(self.classes))
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        """Mean cross-entropy over labelled pixels; `count` is their number. Images are crops."""
+        labels = batch.targets["label"]
+        pixels = model.backbone.normalise(batch.images)
+        # What lies outside a small picture must be the mean colour, which bytes cannot say: zero after normalisation
+        rows = torch.arange(pixels.shape[-2], device=pixels.device)
+        columns = torch.arange(pixels.shape[-1], device=pixels.device)
+        height, width = batch.targets["size"].to(pixels.device).unbind(1)
+        inside = (rows[None] < height[:, None])[:, :, None] & (columns[None] < width[:, None])[:, None]
+        losses = model.loss(model(pixels * inside[:, None], grid), labels)
+        accuracy = losses["acc_seg"].detach() / 100
+        return {"loss": losses["loss_ce"], "count": (labels != IGNORE).sum(), "aAcc": accuracy.reshape(())}
+
+    @torch.no_grad()
+    def labels(self, model: nn.Module, batch: Batch, view: View) -> list[Tensor]:
+        """Predicted label maps uint8 `[H, W]`, in the sizes of the batch's labels."""
+        stride, short_side, scales, flip = self._check_looks({**self.options.stage("eval"), **dict(view.options)})
+        # one at a time, because sizes may differ
+        images = [model.backbone.normalise(image[None])[0] for image in batch.images]
+        cut = getattr(model.backbone, "chunks", None)
+        return predict_labels(
+            lambda windows: model(windows, view.grid, resize=view.resize),
+            images, self.crop, stride, [label.shape for label in batch.targets["label"]], short_side, scales, flip,
+            chunks=None if cut is None else lambda windows: cut(windows, view.grid),
+        )  # fmt: skip
+
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+        """`counts` int64 `[B, 3, C]`: intersection, predicted and labelled area of each image and class."""
+        found = zip(self.labels(model, batch, view), batch.targets["label"], strict=True)
+        return {"counts": torch.stack([image_counts(p, label, model.num_classes) for p, label in found])}
+
+    def meter(self, split: str) -> SegmentationMeter:
+        return SegmentationMeter(self.classes)
