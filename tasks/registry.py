@@ -14,6 +14,7 @@ from tasks.task import Task, TaskError
 GROUP = "flexivit_transfer.tasks"
 
 _BUILT_IN: dict[str, str] = {
+    "retrieval": "tasks.retrieval:Retrieval",
     "classification": "tasks.classification:Classification",
     "segmentation": "tasks.segmentation:Segmentation",
 }

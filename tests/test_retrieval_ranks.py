@@ -62,10 +62,10 @@ def test_equals_clip_benchmark_on_1k_images_and_5k_captions():
     scores = text @ image.T
     positive = torch.zeros(5000, 1000, dtype=torch.bool)
     positive[torch.arange(5000), pairs] = True
-    for k in (1, 5, 10):
+    for k in (1, 10):
         # their loop goes in batches of queries too
-        t2i = [clip_benchmark_recall(s, p, k) for s, p in zip(scores.split(100), positive.split(100), strict=True)]
-        i2t = [clip_benchmark_recall(s, p, k) for s, p in zip(scores.T.split(20), positive.T.split(20), strict=True)]
+        t2i = [clip_benchmark_recall(s, p, k) for s, p in zip(scores.split(10), positive.split(10), strict=True)]
+        i2t = [clip_benchmark_recall(s, p, k) for s, p in zip(scores.T.split(4), positive.T.split(4), strict=True)]
         assert metrics[f"t2i_R@{k}"] == pytest.approx(np.mean(t2i), abs=1e-6)
         assert metrics[f"i2t_R@{k}"] == pytest.approx(np.mean(i2t), abs=1e-6)
     assert 0.05 < metrics["t2i_R@1"] < 0.95
@@ -96,11 +96,11 @@ def test_chance_is_what_random_scores_get():
     generator = torch.Generator().manual_seed(0)
     pairs = torch.arange(100).repeat_interleave(5)
     found = []
-    for _ in range(60):
+    for _ in range(25):
         image, text = (torch.randn(n, 64, generator=generator, dtype=torch.float64) for n in (100, 500))
         found.append(compute_ranks(image, text, pairs).metrics())
     for name, value in chance(100, 500).items():
-        assert np.mean([f[name] for f in found]) == pytest.approx(value, abs=0.01)
+        assert np.mean([f[name] for f in found]) == pytest.approx(value, abs=0.015)
 
 
 @pytest.mark.parametrize(

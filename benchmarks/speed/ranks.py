@@ -94,8 +94,8 @@ def main() -> None:
     assert len({f["ranks"] for f in found.values()}) == 1, f"ranks differ: {found}"
     counting = found["counting in tiles"]
     where = torch.cuda.get_device_name() if args.device != "cpu" else cpu_name()
-    print(f"Both directions, {args.images:,} images x {args.captions:,} captions, width {args.width}, float32; ", end="")
-    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}, ")
+    print(f"Both directions, {args.images:,} images x {args.captions:,} captions, width {args.width}, float32;")
+    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()},")
     print(f"{datetime.date.today()}; best of {args.repeats}; equal ranks (t2i R@1 {counting['recall']:.4f}).\n")
     print("| way | seconds | time / counting | peak memory above the inputs, MiB |\n| --- | --- | --- | --- |")
     for way, f in found.items():

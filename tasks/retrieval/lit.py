@@ -1,0 +1,133 @@
+"""Locked-image tuning: a flexible image tower, a text tower of open_clip, one space (LiT, Zhai et al. 2022)."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.task import Frozen, Grid, TaskError
+
+# Sizes of text towers that are trained from scratch; open_clip's own names are known besides.
+TEXT: dict[str, dict[str, int]] = {
+    "tiny": {"width": 32, "heads": 2, "layers": 1, "context_length": 16},
+    "nano": {"width": 128, "heads": 4, "layers": 4, "context_length": 32},
+    "small": {"width": 384, "heads": 6, "layers": 12, "context_length": 64},
+}
+LOSSES = ("sigmoid", "contrastive")
+
+
+def text_config(name: str) -> dict[str, Any]:
+    """open_clip's text configuration behind a name.
+
+    Raises: TaskError naming the nearest known names.
+    """
+    import open_clip
+
+    if name in TEXT:
+        return dict(TEXT[name])
+    config = open_clip.get_model_config(name)
+    if config is None:
+        known = [*TEXT, *open_clip.list_models()]
+        near = difflib.get_close_matches(name, known, 3, 0.4) or list(TEXT)
+        raise TaskError(f"no text tower {name!r}; nearest: {', '.join(near)}")
+    return config["text_cfg"]
+
+
+def tokenizer(name: str) -> Callable[[list[str]], Tensor]:
+    """Captions -> int64 [B, context]. Byte pairs from open_clip's wheel, without network; others by its name.
+
+    Example: `tokenizer("nano")(["a dog"]).shape` is (1, 32).
+    """
+    from open_clip.tokenizer import SimpleTokenizer
+
+    config = text_config(name)
+    if "hf_tokenizer_name" in config or "hf_model_name" in config:
+        import open_clip
+
+        return open_clip.get_tokenizer(name)
+    return SimpleTokenizer(context_length=config.get("context_length", 77))
+
+
+def text_tower(name: str, width: int, pretrained: str = "") -> tuple[nn.Module, int]:
+    """A text tower and the width of its output: `width` from scratch, that of the weights when pretrained.
+
+    Args: pretrained: open_clip's tag or a local file; "" trains from scratch.
+    Raises: TaskError for weights that open_clip cannot load, in its words.
+    """
+    import open_clip
+    from open_clip.model import _build_text_tower
+
+    config = text_config(name)
+    if not pretrained:
+        return _build_text_tower(width, config), width
+    if name in TEXT:
+        raise TaskError(f"text tower {name!r} has no pretrained weights; name one of open_clip's, such as 'ViT-B-32'")
+    try:
+        clip = open_clip.create_model(name, pretrained=pretrained, force_custom_text=True)
+    except (RuntimeError, OSError) as error:
+        raise TaskError(f"text weights {pretrained!r} of {name!r}: {str(error).splitlines()[0]}") from error
+    return clip.text, open_clip.get_model_config(name)["embed_dim"]
+
+
+class LiT(nn.Module):
+    """Image and text tower with a learned scale and bias of the logits.
+
+    Args:
+        backbone: image encoder; locked (never trained, outside checkpoints) unless `locked` is False.
+        text: see `text_tower`. embed_dim: width of the common space for a tower from scratch.
+        loss: `sigmoid` (SigLIP) or `contrastive` (CLIP).
+
+    Example::
+
+        model = LiT(build_backbone("flexivit_nano"), text="nano", embed_dim=128)
+        image = model.encode_image(images, grid=(8, 8))     # [B, 128], length 1
+        text = model.encode_text(tokenizer("nano")(["a dog on the beach"]))
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        text: str = "nano",
+        embed_dim: int = 128,
+        loss: str = "sigmoid",
+        locked: bool = True,
+        pretrained: str = "",
+    ):
+        super().__init__()
+        if loss not in LOSSES:
+            raise TaskError(f"no loss {loss!r}; there are: {', '.join(LOSSES)}")
+        self.backbone = Frozen(backbone) if locked else backbone
+        self.locked, self.loss_name = locked, loss
+        self.text, width = text_tower(text, embed_dim, pretrained)
+        self.projection = nn.Linear(backbone.embed_dim, width, bias=False)
+        # the starting points of the two papers: SigLIP 10 and -10, CLIP 1 / 0.07
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if loss == "sigmoid" else 1 / 0.07)))
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if loss == "sigmoid" else None
+
+    def encode_image(self, images: Tensor, grid: Grid, features: Any = None, **kwargs: Any) -> Tensor:
+        """[B, D] of length 1. `features`: what the locked tower gave for these images at this grid, if known."""
+        if features is None:
+            features = self.backbone(images, grid, **kwargs)
+        pooled = getattr(features, "pooled", features)
+        return F.normalize(self.projection(pooled), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """int64 [B, context] -> [B, D] of length 1."""
+        return F.normalize(self.text(tokens), dim=-1)
+
+    def contrast(self, image: Tensor, text: Tensor) -> Tensor:
+        """open_clip's loss over the batches of all processes together; a scalar."""
+        from open_clip.loss import ClipLoss, SigLipLoss
+
+        ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if ready else (0, 1)
+        scale = self.logit_scale.exp().clamp(max=100)  # CLIP's bound, against overflow
+        if self.loss_name == "sigmoid":
+            return SigLipLoss(rank=rank, world_size=size)(image, text, scale, self.logit_bias)
+        return ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=size)(image, text, scale)
