@@ -2,23 +2,9 @@
 
 from typing import Any
 
-__all__ = [
-    "BackboneSpec",
-    "Features",
-    "FlexiBackbone",
-    "backbone_spec",
-    "build_backbone",
-    "list_backbones",
-    "register_backbone",
-]
-
-_HOME = {
-    "Features": "backbones.features",
-    "FlexiBackbone": "backbones.flexible",
-    **dict.fromkeys(
-        ("BackboneSpec", "backbone_spec", "build_backbone", "list_backbones", "register_backbone"), "backbones.registry"
-    ),
-}
+_REGISTRY = ("BackboneSpec", "backbone_spec", "build_backbone", "list_backbones", "register_backbone")
+_HOME = {"Features": "backbones.features", "FlexiBackbone": "backbones.flexible"}
+_HOME |= dict.fromkeys(_REGISTRY, "backbones.registry")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 
@@ -183,11 +184,23 @@ class FlexiBackbone(nn.Module):
         """All blocks and the final norm over tokens `[B, P + h*w, D]`; the part worth compiling."""
         if isinstance(self.trunk, VisionTransformer):
             return self.trunk.norm(self.trunk.blocks(x))
-        rope = self.trunk.rope.get_embed(shape=grid) if self.trunk.rope is not None else None
+        rope = self._rotary(grid)
         mixed = getattr(self.trunk, "rope_mixed", False) and rope is not None
         for i, block in enumerate(self.trunk.blocks):
             x = block(x, rope=rope[i] if mixed else rope)
         return self.trunk.norm(x)
+
+    def _rotary(self, grid: Grid) -> Tensor | None:
+        rope = self.trunk.rope
+        if rope is None:
+            return None
+        if getattr(rope, "_use_cached_embed", False):
+            if grid == tuple(rope.feat_shape):
+                return rope.get_embed()
+            rope = copy.deepcopy(rope)  # the trunk's own stays at its native grid
+            rope.update_feat_shape(list(grid))
+            return rope.get_embed()
+        return rope.get_embed(shape=grid)
 
     def forward(self, images: Tensor, grid: Size, resize: str | None = None) -> Features:
         """Encode images at a grid.

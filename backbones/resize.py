@@ -1,7 +1,7 @@
 """Resizing patch kernels and position embeddings: pure functions of tensors.
 
-Everything starts from the stored base kernel and base positions, never from an already resized one: resizing twice loses
-information (32 -> 8 -> 32 is not the identity).
+Everything starts from the stored base kernel and base positions, never from an already resized one: resizing twice
+loses information (32 -> 8 -> 32 is not the identity).
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def _resize_plain(image: Tensor, size: tuple[int, int], filter: str) -> Tensor:
 @functools.lru_cache(maxsize=1024)
 def interpolation_matrix(old: int, new: int, filter: str = "bilinear") -> Tensor:
     """One axis of the image resize as a float64 matrix B `[new, old]`: `resized = B @ signal`."""
-    basis = torch.eye(old, dtype=torch.float64)[:, None, :, None]
-    return _resize_plain(basis, (new, 1), filter)[:, 0, :, 0].T.contiguous()
+    # four equal columns, one kept: torch's antialiased bicubic is wrong on pictures one pixel wide
+    basis = torch.eye(old, dtype=torch.float64)[:, None, :, None].expand(-1, -1, -1, 4).contiguous()
+    return _resize_plain(basis, (new, 4), filter)[:, 0, :, 0].T.contiguous()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -61,7 +62,7 @@ def resize_patch_kernel(kernel: Tensor, patch: Size, method: str = "pi", filter:
             the tokens afterwards).
         filter: `bilinear` (official), or `bicubic` with antialias as timm's `resample_patch_embed` has by default.
 
-    Returns: `[D, C, ph, pw]` in the kernel's dtype, differentiable. Computed in float32 at least, whatever autocast says.
+    Returns: `[D, C, ph, pw]` in the kernel's dtype, differentiable; computed in float32 at least, also under autocast.
 
     Raises: ValueError for an unknown method or filter.
 

@@ -32,7 +32,7 @@ SCHEDULES = {
 
 
 def augment(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Random crop (area 50-100 %, aspect 3/4-4/3), flip and resize of uint8 `[B, 3, h, w]` to float 0-255 `[B, 3, size, size]`."""
+    """Random crop (area 50-100 %), flip and resize: uint8 `[B, 3, h, w]` to float 0-255 `[B, 3, size, size]`."""
     count = len(images)
     area = torch.empty(count).uniform_(0.5, 1.0, generator=generator)
     aspect = torch.empty(count).uniform_(math.log(3 / 4), math.log(4 / 3), generator=generator).exp()

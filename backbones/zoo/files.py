@@ -41,7 +41,7 @@ def vit_trunk(shape: VitShape, drop_path: float = 0.0) -> VisionTransformer:
 
 @torch.no_grad()
 def initialise(trunk: VisionTransformer) -> VisionTransformer:
-    """big_vision's initialisation (models/proj/flexi/vit.py): zero head, xavier per projection, N(0, 1/sqrt(D)) stem."""
+    """big_vision's initialisation (proj/flexi/vit.py): zero head, xavier per projection, N(0, 1/sqrt(D)) stem."""
     width = trunk.embed_dim
     for name, value in trunk.named_parameters():
         if name in ("patch_embed.proj.weight", "pos_embed"):
