@@ -1,6 +1,8 @@
 """The segmentation task as the runner sees it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -184,3 +186,25 @@ def test_the_task_knows_its_data(task, root):
 def test_bad_options(options, message):
     with pytest.raises(TaskError, match=message):
         build_task("segmentation", options=options)
+
+
+def test_panels_show_image_truth_and_predictions(task, tmp_path):
+    from tasks.segmentation.panels import coloured, palette, panel
+
+    assert len({tuple(c) for c in palette()[:255].tolist()}) == 255
+    assert palette()[[0, 1, 15]].tolist() == [[0, 0, 0], [128, 0, 0], [192, 128, 128]]  # Pascal VOC's own
+    model, batch = task.model(ColourEncoder()).eval(), whole(task, "val")[:1]
+    predictions = {f"grid {g[0]}": task.labels(model, batch, View(g))[0] for g in GRIDS[:2]}
+    image, truth = batch.images[0], batch.targets["label"][0]
+    panel(image, truth, predictions).save(tmp_path / "panel.png")
+    sheet = np.array(Image.open(tmp_path / "panel.png"))
+    height, width = truth.shape
+    assert sheet.shape == (height + 14, 4 * width, 3)
+    assert (sheet[14:, :width] == image.permute(1, 2, 0).numpy()).all()
+    assert (sheet[14:, 3 * width :] == coloured(predictions["grid 6"])).all()
+
+
+def test_knowing_the_task_does_not_import_mmseg():
+    code = "import sys; from tasks import build_task; build_task('segmentation'); print('mmseg' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
