@@ -15,6 +15,7 @@ GROUP = "flexivit_transfer.tasks"
 
 _BUILT_IN: dict[str, str] = {
     "retrieval": "tasks.retrieval:Retrieval",
+    "image_retrieval": "tasks.retrieval:ImageRetrieval",
     "classification": "tasks.classification:Classification",
     "segmentation": "tasks.segmentation:Segmentation",
 }

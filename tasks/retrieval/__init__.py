@@ -2,9 +2,13 @@
 
 from typing import Any
 
-__all__ = ["Retrieval", "score_embeddings"]
+__all__ = ["ImageRetrieval", "Retrieval", "score_embeddings"]
 
-_HOME = {"Retrieval": "tasks.retrieval.task", "score_embeddings": "tasks.retrieval.scoring"}
+_HOME = {
+    "ImageRetrieval": "tasks.retrieval.image_task",
+    "Retrieval": "tasks.retrieval.task",
+    "score_embeddings": "tasks.retrieval.scoring",
+}
 
 
 def __getattr__(name: str) -> Any:

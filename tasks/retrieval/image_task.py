@@ -1,0 +1,134 @@
+"""The task of image-to-image retrieval: nothing is trained, each image of a split searches all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.retrieval.image_metrics import class_retrieval
+from tasks.retrieval.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
+from tasks.retrieval.meter import RecordMeter
+from tasks.task import Batch, Frozen, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+
+POOLINGS = ("pooled", "mean")
+
+
+class Embedder(nn.Module):
+    """A locked backbone and a pooling: images -> vectors of length 1."""
+
+    def __init__(self, backbone: nn.Module, pooling: str = "pooled"):
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise TaskError(f"no pooling {pooling!r}; there are: {', '.join(POOLINGS)}")
+        self.backbone, self.pooling = Frozen(backbone), pooling
+
+    def forward(self, images: Tensor, grid: Grid, features: Any = None, **kwargs: Any) -> Tensor:
+        """uint8 [B, 3, H, W] -> float32 [B, D]."""
+        if features is None:
+            features = self.backbone(images, grid, **kwargs)
+        vector = features.map.mean((1, 2)) if self.pooling == "mean" else getattr(features, "pooled", features)
+        return F.normalize(vector.float(), dim=-1)
+
+
+class ImageRetrieval(Task):
+    """Images of the same class, by the backbone alone; and across grids: queries at one, the gallery at another.
+
+    Example::
+
+        task = build_task("image_retrieval", root="data", options={"data": "cars98"})
+        model = task.model(build_backbone("flexivit_nano"))
+    """
+
+    @dataclass(frozen=True)
+    class Options(Options):
+        data: str = option("cars98", "eval", "a known set, or a folder of class folders with a slash at its end")
+        image_size: int = option(120, "eval", "pixels per side; pictures are squeezed to a square")
+        pooling: str = option("pooled", "eval", "pooled (the backbone's own) or mean (of patch tokens)")
+        index: str = option("flat", "eval", "faiss index: flat (exact), ivf or hnsw")
+        cross_grid: bool = option(True, "eval", "also search galleries of the other grids of the sweep")
+
+    recipe = Recipe(steps=0)
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        spec = labelled_data(self.options.data)
+        self.card = TaskCard(
+            "image_retrieval", "v1", metric="R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
+            sources={self.options.data: spec.source}, citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
+        )  # fmt: skip
+        self._sets: dict[str, LabelledSet] = {}
+
+    def labelled(self, split: str) -> LabelledSet:
+        """Names, labels and encoded pictures of a split, read once."""
+        if split not in self._sets:
+            self._sets[split] = load_labelled(self.root, self.options.data, split)
+        return self._sets[split]
+
+    def missing(self) -> list[str]:
+        try:
+            self.labelled("test")
+        except TaskError as error:
+            return [str(error)]
+        return []
+
+    def fingerprint(self) -> str:
+        return self.labelled("test").fingerprint()
+
+    def dataset(self, split: str) -> LabelledDataset:
+        return LabelledDataset(self.labelled(split), self.options.image_size)
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        return Embedder(backbone, self.options.pooling)
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        raise TaskError("image_retrieval trains nothing; its recipe has 0 steps")
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+        """`vector` float32 [B, D], `label` int64 [B]."""
+        kwargs = {} if view.resize == "pi" else {"resize": view.resize}
+        vector = model(batch.images, view.grid, batch.features, **kwargs)
+        return {"vector": vector, "label": torch.as_tensor(batch.targets)}
+
+    def meter(self, split: str) -> ImageMeter:
+        spec = labelled_data(self.options.data)
+        return ImageMeter(spec.cutoffs, self.options.index, self.options.cross_grid)
+
+
+class ImageMeter(RecordMeter):
+    """Recall@K and mAP@R of each view within itself; `R@1_gallery_HxW` and `mAP@R_gallery_HxW` across grids."""
+
+    def __init__(self, cutoffs: tuple[int, ...], index: str, cross_grid: bool):
+        super().__init__()
+        self.cutoffs, self.index, self.cross_grid = cutoffs, index, cross_grid
+
+    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
+        """Raises: TaskError when nothing was seen, or no class has two images."""
+        found = self.records()
+        if not found:
+            raise TaskError("no image was evaluated: the split is empty")
+        rows = []
+        for view, records in found.items():
+            metrics, values = self._search(records, records)
+            for other, gallery in found.items() if self.cross_grid else ():
+                # only the grid may differ: another resize method is another question
+                if other.grid != view.grid and (other.resize, other.options) == (view.resize, view.options):
+                    across, _ = self._search(records, gallery)
+                    place = f"gallery_{other.grid[0]}x{other.grid[1]}"
+                    metrics |= {f"{name}_{place}": across[name] for name in ("R@1", "mAP@R")}
+            rows.append((view, metrics, {"ids": records["ids"]} | {k: torch.from_numpy(v) for k, v in values.items()}))
+        return rows
+
+    def _search(self, queries: Mapping[str, Tensor], gallery: Mapping[str, Tensor]) -> tuple[dict, dict]:
+        assert torch.equal(queries["ids"], gallery["ids"]), "views of one pass must have seen the same images"
+        return class_retrieval(
+            queries["vector"].float().numpy(), gallery["vector"].float().numpy(), queries["label"].numpy(),
+            gallery["label"].numpy(), np.arange(len(queries["ids"])), self.cutoffs, self.index,
+        )  # fmt: skip
