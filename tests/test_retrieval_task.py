@@ -109,18 +109,18 @@ def evaluate(task, model, grids, size=3):
 @pytest.mark.parametrize("loss", ["sigmoid", "contrastive"])
 def test_cached_embeddings_train_as_recomputed_ones(tmp_path, loss):
     task = tiny_task(scenes(tmp_path), loss=loss)
-    direct, losses, backbone = train(task, 6, cached=False)
-    again, cached_losses, cached_backbone = train(task, 6, cached=True)
+    direct, losses, backbone = train(task, 4, cached=False)
+    again, cached_losses, cached_backbone = train(task, 4, cached=True)
     # another batch size of the locked tower may round the last bit differently
     assert cached_losses == pytest.approx(losses, rel=1e-5)
-    assert backbone.calls == 6 and cached_backbone.calls == 1
+    assert backbone.calls == 4 and cached_backbone.calls == 1
     for (name, a), b in zip(direct.state_dict().items(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_tuning_beats_the_start_and_the_locked_tower_stays(tmp_path):
     task = tiny_task(scenes(tmp_path))
-    model, losses, backbone = train(task, 60, cached=False)
+    model, losses, backbone = train(task, 30, cached=True)
     torch.manual_seed(0)
     before = TinyBackbone()
     assert torch.equal(backbone.proj.weight, before.proj.weight)
@@ -150,7 +150,8 @@ def test_meter_gives_ranks_of_all_captions_at_each_grid(tmp_path):
     for view, metrics, values in rows:
         image = model.encode_image(images, view.grid).detach()
         expected = compute_ranks(image, text, torch.arange(8).repeat_interleave(2))
-        assert metrics == expected.metrics()
+        assert metrics.items() >= expected.metrics().items()
+        assert metrics["chance_t2i_R@1"] == 1 / 8
         assert values["t2i_rank"].flatten().tolist() == expected.t2i.tolist()
         assert values["ids"].tolist() == list(range(8))
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.retrieval.ranks import Ranks, compute_ranks
+from tasks.retrieval.ranks import Ranks, chance, compute_ranks
 from tasks.task import Batch, TaskError, View
 
 
@@ -60,7 +60,7 @@ def rank_records(records: Mapping[str, Tensor]) -> tuple[Ranks, Tensor]:
 
 
 class RetrievalMeter(RecordMeter):
-    """R@1/5/10, mean and median rank in both directions; per image `i2t_rank` and per caption `t2i_rank`."""
+    """R@1/5/10, mean and median rank in both directions, with chance; per image `i2t_rank`, per caption `t2i_rank`."""
 
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
         """`t2i_rank` is int64 [N, C], 0 where an image has fewer captions than another.
@@ -74,5 +74,7 @@ class RetrievalMeter(RecordMeter):
             ranks, present = rank_records(records)
             t2i = torch.zeros(present.shape, dtype=torch.int64)
             t2i[present] = ranks.t2i
-            rows.append((view, ranks.metrics(), {"ids": records["ids"], "i2t_rank": ranks.i2t, "t2i_rank": t2i}))
+            metrics = ranks.metrics()
+            metrics |= {f"chance_{k}": v for k, v in chance(len(ranks.i2t), len(ranks.t2i)).items()}
+            rows.append((view, metrics, {"ids": records["ids"], "i2t_rank": ranks.i2t, "t2i_rank": t2i}))
         return rows

@@ -1,0 +1,89 @@
+"""Prompt ensembles, zero-shot metrics, and the cache of a locked tower's embeddings."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from backbones.features import Features
+from tasks import TaskError
+from tasks.retrieval.cache import cache_key, cached_embeddings
+from tasks.retrieval.zeroshot import class_embeddings, templates, zero_shot_metrics
+
+
+def letters(texts):
+    """int64 [B, 40]: one id a letter."""
+    return torch.tensor([[ord(c) % 64 for c in t[:40].ljust(40)] for t in texts])
+
+
+def encoder(seed=0):
+    torch.manual_seed(seed)
+    table = nn.Embedding(64, 12)
+    return lambda tokens: (table(tokens) * torch.linspace(0, 1, 40)[:, None]).sum(1)
+
+
+def test_class_is_the_normalised_mean_of_its_normalised_prompts():
+    encode, names = encoder(), ["cat", "dog", "sea urchin"]
+    prompts = templates("openai")
+    assert len(prompts) == 80 and len({p("x") for p in prompts}) == 80
+    found = class_embeddings(encode, letters, names, prompts)
+    for i, name in enumerate(names):
+        each = torch.stack([F.normalize(encode(letters([p(name)]))[0], dim=0) for p in prompts])
+        torch.testing.assert_close(found[i], F.normalize(each.mean(0), dim=0))
+
+
+def test_metrics_equal_topk_and_ties_are_wrong():
+    generator = torch.Generator().manual_seed(0)
+    image, classes = torch.randn(200, 8, generator=generator), torch.randn(30, 8, generator=generator)
+    labels = torch.randint(30, (200,), generator=generator)
+    metrics, ranks = zero_shot_metrics(image, classes, labels)
+    top = (image @ classes.T).topk(5).indices == labels[:, None]
+    assert metrics["top1"] == pytest.approx(float(top[:, 0].double().mean()))
+    assert metrics["top5"] == pytest.approx(float(top.any(1).double().mean()))
+    assert metrics["chance_top1"] == 1 / 30 and len(ranks) == 200
+    assert zero_shot_metrics(torch.ones(4, 2), torch.ones(3, 2), torch.tensor([0, 1, 2, 0]))[0]["top1"] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: templates("opanai"), "no prompt ensemble 'opanai'; nearest: openai"),
+        (lambda: class_embeddings(encoder(), letters, [], templates("plain")), "at least one class"),
+        (lambda: class_embeddings(encoder(), letters, ["a", "a"], templates("plain")), "'a' is given twice"),
+        (lambda: class_embeddings(encoder(), letters, ["a", " "], templates("plain")), "class 1 has an empty name"),
+        (lambda: zero_shot_metrics(torch.ones(1, 2), torch.ones(3, 4), torch.tensor([0])), "width 2"),
+        (lambda: zero_shot_metrics(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([3])), "image 0 has label 3"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(TaskError, match=message):
+        call()
+
+
+class Counting(nn.Module):
+    calls = 0
+
+    def forward(self, images, grid):
+        self.calls += 1
+        pooled = images.float().mean((2, 3)) * grid[0]
+        return Features(pooled, pooled[:, None, None], pooled[:, None][:, :0])
+
+
+def test_embeddings_are_computed_once_for_each_grid(tmp_path):
+    images = torch.randint(0, 255, (10, 3, 6, 6), dtype=torch.uint8)
+    backbone = Counting()
+
+    def table(grid, weights="w", count=10):
+        return cached_embeddings(backbone, lambda i: images[i], count, grid, tmp_path, (weights, "data", 6), batch=4)
+
+    first = table((2, 2))
+    assert backbone.calls == 3 and torch.equal(table((2, 2)), first) and backbone.calls == 3
+    torch.testing.assert_close(first, images.float().mean((2, 3)) * 2)
+    assert not torch.equal(table((3, 3)), first) and backbone.calls == 6
+    table((2, 2), weights="other")
+    assert backbone.calls == 9 and len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(TaskError, match="holds 10 embeddings for 9 images"):
+        table((2, 2), count=9)
+    (tmp_path / f"{cache_key('w', (2, 2), 'data', 6)}.pt").write_bytes(b"half")
+    with pytest.raises(TaskError, match="is broken, delete it"):
+        table((2, 2))
