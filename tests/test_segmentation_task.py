@@ -143,6 +143,9 @@ def test_views_choose_grid_resize_and_looks(task):
     (shape, resize), *rest = encoder.seen
     assert resize == "area" and shape[1:] == (3, CROP, CROP) and not rest  # all windows of the batch at once
     encoder.seen.clear()
+    task.predict(model, batch, View((6, 6)), None)
+    assert encoder.seen[0][1] is None  # a backbone that knows (images, grid) only is enough
+    encoder.seen.clear()
     looks = View((6, 6), options=(("flip", True), ("scales", (1.0, 2.0)), ("short_side", 24)))
     counts = task.predict(model, batch, looks, None)["counts"]
     assert len(encoder.seen) == 4 and counts[0, 1].sum() == (batch.targets["label"][0] != 255).sum()

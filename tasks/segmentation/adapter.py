@@ -154,8 +154,10 @@ class Segmentation(Task):
         # one at a time, because sizes may differ
         images = [model.backbone.normalise(image[None])[0] for image in batch.images]
         cut = getattr(model.backbone, "chunks", None)
+        # the contract of a backbone is (images, grid); only a view that asks for another resize needs more
+        resize = None if view.resize == "pi" else view.resize
         return predict_labels(
-            lambda windows: model(windows, view.grid, resize=view.resize),
+            lambda windows: model(windows, view.grid, resize),
             images, self.crop, stride, [label.shape for label in batch.targets["label"]], short_side, scales, flip,
             chunks=None if cut is None else lambda windows: cut(windows, view.grid),
         )  # fmt: skip
