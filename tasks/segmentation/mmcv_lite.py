@@ -51,6 +51,8 @@ def install() -> None:
         for module in ("mmcv", "mmengine", "mmseg"):
             warnings.filterwarnings("ignore", module=rf"{module}(\.|$)", category=DeprecationWarning)
             warnings.filterwarnings("ignore", module=rf"{module}(\.|$)", category=ImportWarning)
+        # mmseg's own heads call what mmseg deprecates
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated soon")
 
 
 def compiled() -> bool:
