@@ -14,6 +14,7 @@ from backbones.flexible import FlexiBackbone
 from backbones.registry import BackboneSpec
 from backbones.weights import WeightsError
 
+
 def list_timm(pattern: str = "*") -> list[str]:
     """`timm:` names of the ViT families."""
     names = [n for module in ("vision_transformer", "eva", "deit") for n in timm.list_models(module=module)]
