@@ -16,7 +16,6 @@ GROUP = "flexivit_transfer.tasks"
 _BUILT_IN: dict[str, str] = {
     "retrieval": "tasks.retrieval:Retrieval",
     "image_retrieval": "tasks.retrieval:ImageRetrieval",
-    "classification": "tasks.classification:Classification",
     "segmentation": "tasks.segmentation:Segmentation",
 }
 _REGISTERED: dict[str, str | type[Task]] = {}
