@@ -1,4 +1,4 @@
-# One command sets everything up and runs the tests, one the demo. PYTHON chooses the interpreter (3.11 to 3.13).
+# One command sets everything up and runs the tests, one lists the models. PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 BIN = .venv/bin
 
@@ -7,7 +7,7 @@ BIN = .venv/bin
 	$(BIN)/python -m pip install --quiet -e '.[test,tensorboard]'
 	touch $@
 
-.PHONY: setup test slow lint demo
+.PHONY: setup test slow lint models
 setup: .venv/.installed
 
 test: setup lint
@@ -19,5 +19,5 @@ slow: setup
 lint: setup
 	$(BIN)/ruff check .
 
-demo: setup
-	$(BIN)/python run_all.py run demo
+models: setup
+	$(BIN)/python run_all.py ls backbones

@@ -78,7 +78,8 @@ def main() -> None:
     options = " ".join(f"--{k} {first[k]}" for k in ("images", "batch", "lr", "decay", "warmup", "seed"))
     text = [
         "# Nano models: top-1 at every grid\n",
-        f"Tiny ImageNet, 100 classes, 5,000 validation pictures, {first['images']:,} training images seen by each model.\n",
+        "Tiny ImageNet, 100 classes, 5,000 validation pictures;",
+        f"each model saw {first['images']:,} training images.\n",
         table(results),
         "\nStandard error at 7 %: 0.4 points. Chance: 1 %.\n\n![top-1 against grid](top1.png)\n",
         f"Made with `python -m benchmarks.pretrain NAME --data DATA/pretrain {options}` for each name,",

@@ -96,4 +96,4 @@ def test_augmentation_stays_in_range_and_repeats() -> None:
     images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
     one, two = (pretrain.augment(images, 120, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(one, two) and one.shape == (4, 3, 120, 120)
-    assert 0 <= float(one.min()) and float(one.max()) <= 255.01
+    assert float(one.min()) >= 0 and float(one.max()) <= 255.01

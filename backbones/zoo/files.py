@@ -132,6 +132,7 @@ def save_safetensors(backbone: FlexiBackbone, path: str | Path, half: bool = Tru
     state = {k: v.detach().cpu().to(dtype).contiguous() for k, v in trunk.state_dict().items()}
     partial = Path(path).with_suffix(".part")
     save_file(state, partial, {"vit": json.dumps(meta), "backbone": json.dumps(extra)})
+    partial.chmod(0o644)  # safetensors writes for its owner alone
     partial.replace(path)
 
 
