@@ -7,7 +7,7 @@ BIN = .venv/bin
 	$(BIN)/python -m pip install --quiet -e '.[test,tensorboard]'
 	touch $@
 
-.PHONY: setup test slow lint models
+.PHONY: setup test slow lint models nano
 setup: .venv/.installed
 
 test: setup lint
@@ -21,3 +21,10 @@ lint: setup
 
 models: setup
 	$(BIN)/python run_all.py ls backbones
+
+# Trains the three nano models under one budget and draws their table: make nano DATA=path/to/tiny-imagenet-200
+NANO = flexivit_nano vit_nano_g8 vit_nano_g15
+nano: setup
+	test -n "$(DATA)" || { echo "say where the pictures are: make nano DATA=path/to/tiny-imagenet-200" >&2; exit 2; }
+	for name in $(NANO); do $(BIN)/python -m benchmarks.pretrain $$name --data "$(DATA)" --images 19200 --lr 1.5e-3 || exit 1; done
+	$(BIN)/python -m benchmarks.pretrain_report results/runs/pretrain results/runs/nano
