@@ -63,7 +63,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path, pictures: int = 5000) -
     axes.axhline(1, color="grey", linewidth=0.8, linestyle=":")
     axes.annotate("chance", (grids[0], 1), xytext=(0, 3), textcoords="offset points", fontsize=8, color="grey")
     axes.set(xlabel="evaluation grid (tokens per side, 120 px)", ylabel="top-1, %", xticks=grids, ylim=0)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
@@ -83,7 +83,7 @@ def main() -> None:
         table(results),
         "\nStandard error at 7 %: 0.4 points. Chance: 1 %.\n\n![top-1 against grid](top1.png)\n",
         f"Made with `python -m benchmarks.pretrain NAME --data DATA/pretrain {options}` for each name,",
-        f"then `python -m benchmarks.pretrain_report`; revision {revision or 'unknown'}, {date.today()},",
+        f"then `python -m benchmarks.pretrain_report`, revision {revision or 'unknown'}, {date.today()},",
         f"{platform.machine()} {platform.system()}, {first['device']}, torch {first['torch']}.",
         "Hours: " + ", ".join(f"{n} {r['hours_this_process']:.2f}" for n, r in results.items()) + ".\n",
     ]
