@@ -15,6 +15,7 @@ GROUP = "flexivit_transfer.tasks"
 
 _BUILT_IN: dict[str, str] = {
     "retrieval": "tasks.retrieval:Retrieval",
+    "detection": "tasks.detection:Detection",
     "image_retrieval": "tasks.retrieval:ImageRetrieval",
     "segmentation": "tasks.segmentation:Segmentation",
 }

@@ -1,0 +1,152 @@
+"""Pictures and labels on disk: LVIS over COCO's folders, COCO JSON, the mini pack with its tars."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tasks.detection.annotations import Truth, read_json, read_truth
+from tasks.detection.boxes import pad_square
+from tasks.task import TaskError
+
+SOURCE = "https://www.lvisdataset.org/dataset and https://cocodataset.org/#download (train2017, val2017)"
+# name -> folder under the data root, labels of each split
+KNOWN: dict[str, tuple[str, dict[str, str]]] = {
+    "lvis": ("lvis", {"train": "lvis_v1_train.json", "val": "lvis_v1_val.json"}),
+    "lvis_coco80": ("detection", {"train": "lvis_coco80_train.json", "val": "lvis_coco80_val.json"}),
+    "lvis_real": ("detection", {"val": "lvis_v0.5_real_val_subset.json"}),
+}
+MINI = ("lvis_coco80", "lvis_real")
+HELD_OUT = 10  # every tenth training image is minival
+
+
+@functools.lru_cache(maxsize=4)
+def tar_members(folder: Path) -> dict[str, tuple[Path, int, int]]:
+    """Where each picture of a folder's tars lies: name -> (tar, offset, bytes). Tars are not unpacked."""
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            found |= {m.name: (path, m.offset_data, m.size) for m in tar if m.isfile()}
+    return found
+
+
+def picture_bytes(folder: Path, image: Mapping[str, Any]) -> bytes:
+    """A picture of LVIS: `coco_url` says which COCO folder; else `file_name`, there, in `images/` or in a tar.
+
+    Raises: TaskError naming where it was looked for.
+    """
+    names = []
+    if url := image.get("coco_url"):
+        names.append("/".join(url.split("/")[-2:]))
+    if name := image.get("file_name"):
+        names += [name, f"images/{name}"]
+    for name in names:
+        if (folder / name).is_file():
+            return (folder / name).read_bytes()
+    members = tar_members(folder)
+    for name in names:
+        if name in members:
+            path, offset, size = members[name]
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(size)
+    raise TaskError(f"picture of image {image['id']} is missing under {folder}; looked for: {', '.join(names)}")
+
+
+def decode(data: bytes, name: str = "picture") -> Tensor:
+    """uint8 [3, H, W], upright in the pixel order of the file (labels refer to that).
+
+    Raises: TaskError for bytes that are no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    except (UnidentifiedImageError, OSError) as error:
+        raise TaskError(f"{name} cannot be decoded: {error}") from error
+
+
+class DetectionSet:
+    """Labels and pictures of a data set.
+
+    Args: data: a known name, or a folder under `root` with train.json and val.json in LVIS or COCO form.
+    Raises: TaskError for an unknown set, missing labels, an unknown split.
+    """
+
+    def __init__(self, data: str, root: Path):
+        folder, self.files = KNOWN.get(data, (data, {"train": "train.json", "val": "val.json"}))
+        self.folder = root / folder
+        if data not in KNOWN and not self.folder.is_dir():
+            near = difflib.get_close_matches(data, KNOWN, 3, 0.4) or KNOWN
+            raise TaskError(f"no detection data {data!r} under {root}; nearest: {', '.join(near)}")
+
+    def missing(self) -> list[str]:
+        absent = [self.path(f) for f in self.files.values() if not self.path(f).is_file()]
+        return [f"{path} is missing; from {SOURCE}" for path in absent]
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  (one set lives as long as its task)
+    def labels(self, split: str) -> dict[str, Any]:
+        """Labels of a split: `train` without its every tenth image, `minival` those, `val` whole."""
+        source = "train" if split == "minival" else split
+        if source not in self.files:
+            raise TaskError(f"no split {split!r}; there are: {', '.join(self.files)}")
+        data = read_json(self.path(self.files[source]))
+        if split == "val":
+            return data
+        ids = sorted(i["id"] for i in data["images"])
+        held = set(ids[::HELD_OUT])
+        chosen = held if split == "minival" else set(ids) - held
+        return {
+            **data,
+            "images": [i for i in data["images"] if i["id"] in chosen],
+            "annotations": [a for a in data["annotations"] if a["image_id"] in chosen],
+        }
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019
+    def truth(self, split: str) -> Truth:
+        return read_truth(self.labels(split))
+
+    def fingerprint(self) -> str:
+        """Of the label files' contents."""
+        digest = hashlib.sha256()
+        for name in sorted(self.files.values()):
+            if self.path(name).is_file():
+                digest.update(name.encode() + self.path(name).read_bytes())
+        return digest.hexdigest()[:16]
+
+
+class DetectionData(Dataset):
+    """Pictures padded to `side`; targets hold `size` int64 [2], height and width in pixels. Ordered by image id."""
+
+    def __init__(self, found: DetectionSet, split: str, side: int, pad: float = 0.5):
+        self.folder, self.side, self.pad = found.folder, side, pad
+        self.images = sorted(found.labels(split)["images"], key=lambda i: i["id"])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        entry = self.images[index]
+        picture = decode(picture_bytes(self.folder, entry), f"picture of image {entry['id']}")
+        size, told = tuple(picture.shape[1:]), (entry["height"], entry["width"])
+        if size != told:
+            # labels of another resolution would give a low AP and no error
+            raise TaskError(
+                f"picture of image {entry['id']} is {size[1]}x{size[0]} px, its labels are for {told[1]}x{told[0]}"
+            )
+        return pad_square(picture, self.side, self.pad)[0], {"size": torch.tensor(size)}
