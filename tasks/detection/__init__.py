@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Detection", "score"]
+__all__ = ["Detection", "predict", "score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,6 +13,10 @@ def __getattr__(name: str) -> Any:
         from tasks.detection.task import Detection
 
         return Detection
+    if name == "predict":
+        from tasks.detection.looking import predict
+
+        return predict
     if name == "score":
         from tasks.detection.scoring import score
 
