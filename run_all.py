@@ -92,6 +92,18 @@ def retrieval(
     print(json.dumps(score_embeddings(image_embeddings, text_embeddings, pairs), indent=1))
 
 
+@score.command()
+def detection(
+    predictions: Annotated[Path, typer.Option(help="JSON in LVIS results format.")],
+    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
+    official: Annotated[bool, typer.Option("--official", help="Use the lvis package itself.")] = False,
+) -> None:
+    """AP AP50 AP75 APs APm APl APr APc APf AR of boxes; null where no category has such a box."""
+    from tasks.detection.scoring import score as score_boxes
+
+    print(json.dumps(score_boxes(predictions, annotations, official), indent=1))
+
+
 def main() -> None:
     """Run a verb; what a user can mend is one line on standard error and exit status 2."""
     try:

@@ -61,3 +61,23 @@ def test_score_retrieval(monkeypatch, capsys, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(monkeypatch, capsys, "score", "retrieval", *files)
     assert code == 0 and json.loads(out)["metrics"]["t2i_R@1"] == pytest.approx(2 / 3)
+
+
+def test_score_detection_by_both_scorers(monkeypatch, capsys, tmp_path) -> None:
+    box = {"image_id": 1, "category_id": 1, "bbox": [10.0, 10.0, 30.0, 30.0]}
+    image = {"id": 1, "width": 100, "height": 100, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+    labels = {
+        "images": [image],
+        "annotations": [{**box, "id": 1, "area": 900.0, "segmentation": []}],
+        "categories": [{"id": 1, "name": "mug", "frequency": "f"}],
+    }
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "found.json").write_text(json.dumps([{**box, "score": 0.9}]))
+    files = ["--predictions", str(tmp_path / "found.json"), "--annotations", str(tmp_path / "labels.json")]
+    for more in ([], ["--official"]):
+        code, out, _ = call(monkeypatch, capsys, "score", "detection", *files, *more)
+        scores = json.loads(out)
+        assert code == 0 and scores["AP"] == pytest.approx(1) and scores["APr"] is None
+    files[3] = str(tmp_path / "nowhere.json")
+    code, _, err = call(monkeypatch, capsys, "score", "detection", *files)
+    assert code == 2 and "nowhere.json" in err and err.count("\n") == 1
