@@ -14,6 +14,7 @@ from tasks.task import Task, TaskError
 GROUP = "flexivit_transfer.tasks"
 
 _BUILT_IN: dict[str, str] = {
+    "classification": "tasks.classification:Classification",
     "retrieval": "tasks.retrieval:Retrieval",
     "detection": "tasks.detection:Detection",
     "image_retrieval": "tasks.retrieval:ImageRetrieval",

@@ -243,6 +243,10 @@ class Task:
         """Batch augmentation on the device, after the backbone's normalisation (mixup and the like)."""
         return batch
 
+    def choices(self) -> list[dict[str, Any]]:
+        """View options that compete on minival at the training grid after training; only the best meets the test."""
+        return []
+
     def parts(self, split: str) -> tuple[str, ...]:
         """The splits one sweep passes over, in order; k-NN passes over ("train", split)."""
         return (split,)

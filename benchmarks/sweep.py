@@ -1,0 +1,163 @@
+"""Evaluation of one model under many views in one pass over the data."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from tasks.task import Batch, Task, TaskError, View
+
+
+@dataclass
+class SweepResult:
+    """`rows`: (view, metrics, per-sample values or None). `seconds` of prediction of each view; `notes` for the row."""
+
+    rows: list[tuple[View, dict[str, float], dict[str, Any] | None]]
+    seconds: dict[View, float] = field(default_factory=dict)
+    images: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Numbered(Dataset):
+    """`numbered[i] -> (i, image, target)`, what `Task.collate` takes."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[int, Any, Any]:
+        return (index, *self.dataset[index])
+
+
+def eval_batches(task: Task, split: str, batch: int, workers: int = 0, rank: int = 0, world: int = 1) -> DataLoader:
+    """Batches of a split in order; each process takes every `world`-th batch, none is padded or repeated."""
+    dataset = Numbered(task.dataset(split))
+    if not len(dataset):
+        raise TaskError(f"split {split!r} of {task.card.name} is empty")
+    batches = [list(range(i, min(i + batch, len(dataset)))) for i in range(0, len(dataset), batch)][rank::world]
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate)
+
+
+class Budget:
+    """Tokens of a forward pass. `None` never cuts a batch until memory runs out; then it halves."""
+
+    def __init__(self, tokens: int | None = None):
+        self.tokens = tokens
+
+    def images(self, view: View, count: int) -> int:
+        """How many of `count` images go into one pass at this view."""
+        per_image = view.grid[0] * view.grid[1]
+        return count if self.tokens is None else max(1, min(count, self.tokens // per_image))
+
+    def halve(self, view: View, images: int) -> None:
+        self.tokens = max(1, images // 2) * view.grid[0] * view.grid[1]
+
+
+def predict_in_chunks(
+    task: Task, model: nn.Module, batch: Batch, view: View, prepared: Any, budget: Budget, notes: list[str]
+) -> dict[str, Tensor]:
+    """Records of a whole batch, a chunk at a time. Out of memory halves the budget and repeats batch and view.
+
+    Raises: the device's own error where a single image does not fit.
+    """
+    while True:
+        size = budget.images(view, len(batch))
+        encoder = getattr(model, "backbone", None)
+        if encoder is not None and budget.tokens is not None and hasattr(encoder, "token_budget"):
+            encoder.token_budget = budget.tokens
+        try:
+            found = [task.predict(model, batch[i : i + size], view, prepared) for i in range(0, len(batch), size)]
+        except RuntimeError as error:
+            if "out of memory" not in str(error).lower() or size <= 1:
+                raise
+        else:
+            return found[0] if len(found) == 1 else {k: torch.cat([r[k] for r in found]) for k in found[0]}
+        # outside of `except`: the traceback would keep the failed pass's tensors alive
+        budget.halve(view, size)
+        notes.append(f"out of memory at grid {view.grid[0]}x{view.grid[1]}: {size} images a pass halved to {size // 2}")
+        print(f"  {notes[-1]}", flush=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def sweep(
+    task: Task,
+    model: nn.Module,
+    views: Sequence[View],
+    split: str,
+    *,
+    device: torch.device | str = "cpu",
+    batch: int = 64,
+    token_budget: int | None = None,
+    workers: int = 0,
+    autocast: Callable[[], Any] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> SweepResult:
+    """Look at every batch under every view before the next batch is read.
+
+    Args:
+        views: at least one, all different; a row comes back for each.
+        split: what is reported on; the task says which parts of the data it passes over for it.
+        batch: images decoded and moved at once.
+        token_budget: tokens (images x grid cells) of a forward pass.
+        autocast: context of reduced precision, such as `accelerator.autocast`.
+        progress: called with images done, images in all, images a second.
+
+    Raises: TaskError for an empty split.
+
+    Example: `sweep(task, model, task.views([8, 15]), "test").rows`
+    """
+    assert views and len(set(views)) == len(views), "views must be given, each once"
+    model.eval()
+    result, budget = SweepResult([], dict.fromkeys(views, 0.0)), Budget(token_budget)
+    meter, started = task.meter(split), time.perf_counter()
+    parts = [(part, eval_batches(task, part, batch, workers, rank, world)) for part in task.parts(split)]
+    total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)
+    with torch.no_grad(), (autocast or _plain)():
+        prepared = task.prepare(model, split)
+        for part, found in _stream(parts):
+            moved = normalised_once(model, found.to(device))
+            for view in views:
+                begin = time.perf_counter()
+                records = predict_in_chunks(task, model, moved, view, prepared, budget, result.notes)
+                meter.update(records, moved, view, part)
+                result.seconds[view] += time.perf_counter() - begin
+            result.images += len(found)
+            if progress:
+                progress(result.images, total, result.images / (time.perf_counter() - started))
+    meter.merge()
+    result.rows = meter.rows()
+    assert {view for view, _, _ in result.rows} == set(views), "a meter must give one row for each view"
+    return result
+
+
+def _stream(parts: Sequence[tuple[str, DataLoader]]) -> Iterator[tuple[str, Batch]]:
+    for part, loader in parts:
+        for batch in loader:
+            yield part, batch
+
+
+def _plain() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def normalised_once(model: nn.Module, batch: Batch) -> Batch:
+    """Bytes become the backbone's float input once, not once per view (float input passes through a backbone)."""
+    normalise = getattr(getattr(model, "backbone", None), "normalise", None)
+    if normalise is None or not isinstance(batch.images, Tensor) or batch.images.is_floating_point():
+        return batch
+    return Batch(batch.ids, normalise(batch.images), batch.targets, batch.features)

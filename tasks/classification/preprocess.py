@@ -1,0 +1,144 @@
+"""Pictures to squares: big_vision's numerics (truncated bilinear and area resizes), and torchvision's usual ones.
+
+All functions take and give uint8 `[3, h, w]`; random ones take a generator and are functions of it alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks.task import TaskError
+
+STYLES = ("big_vision", "torchvision")
+CROPS = ("inception", "resmall", "resize")
+
+
+def larger_side(size: int) -> int:
+    """What is resized to before a crop of `size`: 272 for 240, 448 for 384 is the official l_res; 136 for 120."""
+    return size // 7 * 8
+
+
+def resize_bilinear(image: Tensor, height: int, width: int) -> Tensor:
+    """TensorFlow's `resize(method="bilinear")` cast to uint8: no antialiasing, truncated."""
+    scaled = F.interpolate(image[None].float(), size=(height, width), mode="bilinear", align_corners=False)[0]
+    return scaled.clamp(0, 255).to(torch.uint8)
+
+
+@functools.lru_cache(maxsize=64)
+def _area_weights(source: int, target: int) -> Tensor:
+    """[target, source]: how much of each source cell an output cell covers; rows sum to 1."""
+    scale = source / target
+    start = np.arange(target)[:, None] * scale
+    low, high = np.maximum(start, np.arange(source)), np.minimum(start + scale, np.arange(source) + 1)
+    return torch.from_numpy((np.clip(high - low, 0, None) / scale).astype(np.float32))
+
+
+def resize_area(image: Tensor, height: int, width: int) -> Tensor:
+    """TensorFlow's `resize(method="area")` cast to uint8: exact means over fractional boxes, truncated."""
+    rows, columns = _area_weights(image.shape[1], height), _area_weights(image.shape[2], width)
+    # a mean of equal bytes must not fall below that byte by rounding in the sums
+    return (rows @ image.float() @ columns.T + 1e-3).clamp(0, 255).to(torch.uint8)
+
+
+def resize_small(image: Tensor, side: int) -> Tensor:
+    """big_vision's `resize_small`: the shorter side becomes `side`, by area; sides rounded half to even."""
+    height, width = image.shape[1:]
+    factor = np.float32(side) / np.float32(min(height, width))
+    return resize_area(image, int(np.rint(height * factor)), int(np.rint(width * factor)))
+
+
+def central_crop(image: Tensor, side: int) -> Tensor:
+    """The middle `side` x `side`; of an odd rest the smaller half comes off above and left."""
+    top, left = (image.shape[1] - side) // 2, (image.shape[2] - side) // 2
+    assert top >= 0 and left >= 0, (tuple(image.shape), side)
+    return image[:, top : top + side, left : left + side].contiguous()
+
+
+def random_crop(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A `side` x `side` cut at a random place."""
+    top = _randint(image.shape[1] - side + 1, generator)
+    left = _randint(image.shape[2] - side + 1, generator)
+    return image[:, top : top + side, left : left + side].contiguous()
+
+
+def inception_box(
+    height: int, width: int, generator: torch.Generator, smallest: float = 0.05
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a box with `smallest`..1 of the area and aspect 3/4..4/3; all of it after 100
+    failed tries, as TensorFlow's `sample_distorted_bounding_box`."""
+    for _ in range(100):
+        area = height * width * _uniform(smallest, 1.0, generator)
+        aspect = _uniform(0.75, 4 / 3, generator)
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return _randint(height - h + 1, generator), _randint(width - w + 1, generator), h, w
+    return 0, 0, height, width
+
+
+def flip(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirrored left to right, every second time."""
+    return image.flip(-1) if _uniform(0, 1, generator) < 0.5 else image
+
+
+def training_view(image: Tensor, side: int, style: str, crop: str, generator: torch.Generator) -> Tensor:
+    """A random crop and mirroring of a picture, `side` x `side`.
+
+    crop `inception`: random area and aspect; `resmall`: shorter side to `larger_side(side)`, then a random cut;
+    `resize`: squeezed to a square of that side, then a random cut.
+
+    Example: `training_view(picture, 240, "big_vision", "inception", generator)`
+    """
+    check_preprocess(style, crop)
+    large = larger_side(side)
+    if crop == "inception":
+        top, left, h, w = inception_box(*image.shape[1:], generator, 0.05 if style == "big_vision" else 0.08)
+        image = _resized(image[:, top : top + h, left : left + w], side, side, style)
+    elif crop == "resmall":
+        image = random_crop(_shorter_to(image, large, style), side, generator)
+    else:
+        image = random_crop(_resized(image, large, large, style), side, generator)
+    return flip(image, generator)
+
+
+def evaluation_view(image: Tensor, side: int, style: str) -> Tensor:
+    """The shorter side to `larger_side(side)`, then the middle `side` x `side`."""
+    check_preprocess(style, "inception")
+    return central_crop(_shorter_to(image, larger_side(side), style), side)
+
+
+def check_preprocess(style: str, crop: str) -> None:
+    """Raises: TaskError naming the styles or crops that exist."""
+    if style not in STYLES:
+        raise TaskError(f"no preprocess {style!r}; there are: {', '.join(STYLES)}")
+    if crop not in CROPS:
+        raise TaskError(f"no crop {crop!r}; there are: {', '.join(CROPS)}")
+
+
+def _resized(image: Tensor, height: int, width: int, style: str) -> Tensor:
+    if style == "big_vision":
+        return resize_bilinear(image, height, width)
+    from torchvision.transforms.v2 import functional as V
+
+    return V.resize(image, [height, width], antialias=True)
+
+
+def _shorter_to(image: Tensor, side: int, style: str) -> Tensor:
+    if style == "big_vision":
+        return resize_small(image, side)
+    from torchvision.transforms.v2 import functional as V
+
+    return V.resize(image, [side], antialias=True)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _randint(stop: int, generator: torch.Generator) -> int:
+    return int(torch.randint(stop, (), generator=generator))

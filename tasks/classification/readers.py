@@ -1,0 +1,203 @@
+"""Labelled pictures out of folders, parquet, folders saved by Hugging Face `datasets`, and torchvision's data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.task import TaskError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Picture i is `read(i)`: encoded bytes, a PIL image or an array. `labels` int64 [N] or [N, L], -1 where fewer.
+
+    `classes`: names by label. `allowed`: labels a prediction may take, None for all.
+    """
+
+    names: Sequence[str]
+    labels: np.ndarray
+    read: Callable[[int], Any]
+    classes: tuple[str, ...]
+    allowed: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def fingerprint(self) -> str:
+        """Hash of names and labels."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()[:16]
+
+    def subset(self, index: np.ndarray) -> Labelled:
+        """The pictures at `index`, in that order."""
+        names, read = [self.names[i] for i in index], self.read
+        return Labelled(names, self.labels[index], lambda i: read(int(index[i])), self.classes, self.allowed)
+
+
+def decode(content: Any, name: str = "picture") -> Tensor:
+    """uint8 RGB [3, h, w] of encoded bytes, a path, a PIL image or an array [h, w, 3].
+
+    Raises: TaskError naming a picture that cannot be decoded.
+    """
+    from PIL import Image
+
+    try:
+        if isinstance(content, bytes):
+            content = io.BytesIO(content)
+        if isinstance(content, io.BytesIO | Path):
+            with Image.open(content) as image:
+                content = np.array(image.convert("RGB"))
+        elif isinstance(content, Image.Image):
+            content = np.array(content.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{name} cannot be decoded: {error}") from error
+    return torch.from_numpy(np.ascontiguousarray(content)).permute(2, 0, 1).contiguous()
+
+
+def read_folder(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
+    """One folder a class, as torchvision's ImageFolder. `classes` fixes which folder is which label.
+
+    Raises: TaskError where the folder is missing, empty or holds a class that `classes` does not have.
+    """
+    if not folder.is_dir():
+        raise TaskError(f"no folder {folder}")
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    index = {name: i for i, name in enumerate(classes or found)}
+    if unknown := [n for n in found if n not in index]:
+        raise TaskError(f"{folder} has the class folder {unknown[0]!r}, which the training classes do not")
+    pairs = [
+        (index[name], path)
+        for name in found
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not pairs:
+        raise TaskError(f"{folder} has no pictures in class folders ({' '.join(SUFFIXES)})")
+    paths = [path for _, path in pairs]
+    names = [p.relative_to(folder).as_posix() for p in paths]
+    labels = np.array([label for label, _ in pairs], np.int64)
+    return Labelled(names, labels, lambda i: paths[i], tuple(index))
+
+
+def read_parquet(paths: Sequence[Path], classes: Sequence[str] | None = None) -> Labelled:
+    """Columns `image` (bytes, or Hugging Face's struct with bytes), `label`, and `filename` where there is one.
+
+    Raises: TaskError naming a missing column and those that are there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    assert paths
+    for path in paths:
+        present = pq.read_schema(path).names
+        if absent := [c for c in ("image", "label") if c not in present]:
+            raise TaskError(f"{path} has no column {absent[0]!r}; it has: {', '.join(present)}")
+    keep = ["image", "label", *(["filename"] if "filename" in present else [])]
+    return _from_table(pa.concat_tables([pq.read_table(p, columns=keep) for p in paths]), classes)
+
+
+def read_saved(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
+    """A folder written by `datasets`' `save_to_disk`: Arrow files and `dataset_info.json`. Needs pyarrow alone.
+
+    Raises: TaskError where `state.json` or its files are missing, or a column is.
+    """
+    import pyarrow as pa
+
+    state = folder / "state.json"
+    if not state.is_file():
+        raise TaskError(f"{folder} has no state.json: it is no folder saved by Hugging Face datasets")
+    tables = []
+    for entry in json.loads(state.read_text())["_data_files"]:
+        path = folder / entry["filename"]
+        if not path.is_file():
+            raise TaskError(f"{path} is missing")
+        tables.append(pa.ipc.open_stream(pa.memory_map(str(path))).read_all())
+    table = pa.concat_tables(tables)
+    if absent := [c for c in ("image", "label") if c not in table.column_names]:
+        raise TaskError(f"{folder} has no column {absent[0]!r}; it has: {', '.join(table.column_names)}")
+    info = folder / "dataset_info.json"
+    features = json.loads(info.read_text()).get("features", {}) if info.is_file() else {}
+    return _from_table(table, features.get("label", {}).get("names") or classes)
+
+
+def _from_table(table: Any, classes: Sequence[str] | None) -> Labelled:
+    labels = table["label"].to_numpy().astype(np.int64)
+    images = table["image"]
+    names = table["filename"].to_pylist() if "filename" in table.column_names else [str(i) for i in range(len(table))]
+
+    def read(i: int) -> bytes:
+        value = images[i].as_py()
+        return value["bytes"] if isinstance(value, Mapping) else value
+
+    count = int(labels.max(initial=-1)) + 1
+    return Labelled(names, labels, read, tuple(classes or map(str, range(count))))
+
+
+def read_torchvision(name: str, root: Path, split: str) -> Labelled:
+    """CIFAR, Pets, Flowers, Food101, Cars, DTD in torchvision's layouts; `split` is train or test.
+
+    Raises: TaskError where torchvision does not find its files.
+    """
+    from torchvision import datasets
+
+    train = split == "train"
+    parts: Mapping[str, Callable[[], list[Any]]] = {
+        "cifar10": lambda: [datasets.CIFAR10(root, train)],
+        "cifar100": lambda: [datasets.CIFAR100(root, train)],
+        "pets": lambda: [datasets.OxfordIIITPet(root, "trainval" if train else "test")],
+        "flowers": lambda: [datasets.Flowers102(root, s) for s in (("train", "val") if train else ("test",))],
+        "food101": lambda: [datasets.Food101(root, "train" if train else "test")],
+        "cars": lambda: [datasets.StanfordCars(root, "train" if train else "test")],
+        "dtd": lambda: [datasets.DTD(root, s) for s in (("train", "val") if train else ("test",))],
+    }
+    try:
+        found = parts[name]()
+    except (RuntimeError, OSError) as error:
+        raise TaskError(f"{name} is not under {root} ({str(error).splitlines()[0]})") from None
+    labels = np.concatenate([np.asarray(_labels(d), np.int64) for d in found])
+    starts = np.cumsum([0, *(len(d) for d in found)])
+
+    def read(i: int) -> Any:
+        part = int(np.searchsorted(starts, i, side="right")) - 1
+        return found[part][i - int(starts[part])][0]
+
+    classes = tuple(getattr(found[0], "classes", None) or map(str, range(int(labels.max()) + 1)))
+    return Labelled([f"{split}/{i}" for i in range(len(labels))], labels, read, classes)
+
+
+def _labels(dataset: Any) -> Any:
+    for name in ("targets", "_labels"):
+        if hasattr(dataset, name):
+            return getattr(dataset, name)
+    return [label for _, label in dataset._samples]
+
+
+def read_sun397(root: Path, split: str) -> Labelled:
+    """SUN397 by its first official partition (`Training_01.txt`, `Testing_01.txt` beside the pictures).
+
+    Raises: TaskError naming the file that is missing.
+    """
+    folder = root / "SUN397"
+    listing = folder / ("Training_01.txt" if split == "train" else "Testing_01.txt")
+    names = folder / "ClassName.txt"
+    for path in (names, listing):
+        if not path.is_file():
+            raise TaskError(f"no {path}")
+    classes = names.read_text().split()
+    index = {name: i for i, name in enumerate(classes)}
+    files = listing.read_text().split()
+    labels = np.array([index[f.rpartition("/")[0]] for f in files], np.int64)
+    return Labelled(files, labels, lambda i: folder / files[i].lstrip("/"), tuple(classes))

@@ -1,0 +1,71 @@
+"""Accuracy from records, nearest-neighbour votes, and the same scores from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.meters import Records, bootstrap
+from tasks.task import TaskError
+
+
+def right(records: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """bool [N] for top1 and top5. `ranked` [N, k <= 5] best labels first; `label` [N] or [N, L], -1 for none."""
+    ranked, label = torch.as_tensor(records["ranked"]).long(), torch.as_tensor(records["label"]).long()
+    label = label[:, None] if label.ndim == 1 else label
+    hit = (ranked[:, :, None] == label[:, None, :]).any(-1)
+    labelled = (label >= 0).any(-1)
+    return {"top1": hit[labelled, 0], "top5": hit[labelled].any(-1)}
+
+
+def accuracy(records: Records) -> dict[str, float]:
+    """`top1` and `top5` as fractions of the pictures that have a label.
+
+    Example: `accuracy({"ranked": torch.tensor([[2, 1]]), "label": torch.tensor([1])})["top5"] == 1.0`
+    """
+    found = right(records)
+    if not len(found["top1"]):
+        raise TaskError("no picture has a label")
+    return {name: float(values.double().mean()) for name, values in found.items()}
+
+
+def neighbour_votes(
+    gallery: Tensor, labels: Tensor, queries: Tensor, classes: int, neighbours: int, temperature: float
+) -> Tensor:
+    """Best labels [N, k <= 5] by votes of the nearest gallery vectors (length 1), weighted exp(cosine / temperature).
+
+    Raises: TaskError where the gallery is smaller than the number of neighbours.
+    """
+    import faiss
+
+    if len(gallery) < neighbours:
+        raise TaskError(f"{neighbours} neighbours of {len(gallery)} training images; lower `neighbours`")
+    index = faiss.IndexFlatIP(gallery.shape[1])
+    index.add(np.ascontiguousarray(gallery.numpy(), np.float32))
+    similarity, found = index.search(np.ascontiguousarray(queries.numpy(), np.float32), neighbours)
+    # relative to the best neighbour: exp(1 / 0.07) of all would lose small differences
+    weights = np.exp((similarity - similarity[:, :1]) / temperature)
+    votes = np.zeros((len(queries), classes))
+    rows = np.repeat(np.arange(len(queries)), neighbours)
+    np.add.at(votes, (rows, labels.numpy()[found].ravel()), weights.ravel())
+    return torch.from_numpy(np.argsort(-votes, axis=1, kind="stable")[:, :5].copy())
+
+
+def score_file(path: Path) -> dict[str, Any]:
+    """Metrics with intervals of a per-sample file (`samples/*.npz`: ids, ranked, label).
+
+    Raises: TaskError where the file is missing or lacks an array.
+    """
+    if not path.is_file():
+        raise TaskError(f"no file {path}")
+    with np.load(path) as file:
+        if absent := [n for n in ("ranked", "label") if n not in file]:
+            raise TaskError(f"{path} has no array {absent[0]!r}; it has: {', '.join(file)}")
+        records = {n: torch.from_numpy(file[n]) for n in ("ranked", "label")}
+    intervals = {f"{k}_interval": bootstrap(v.double().numpy()) for k, v in right(records).items()}
+    return {"metrics": accuracy(records), "intervals": intervals, "images": len(records["ranked"])}

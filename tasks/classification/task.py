@@ -1,0 +1,213 @@
+"""The classification task: fine-tuning, linear probes and k-NN on the same data and preprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from tasks.classification.models import Classifier, LinearProbes, Locked
+from tasks.classification.preprocess import check_preprocess, evaluation_view, training_view
+from tasks.classification.readers import Labelled, decode
+from tasks.classification.scoring import accuracy, neighbour_votes
+from tasks.classification.sources import data_spec, load, missing
+from tasks.meters import Records, ScoredRecords
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+
+PROTOCOLS = ("finetune", "linear", "knn")
+LINEAR_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
+
+
+@dataclass(frozen=True)
+class ClassificationOptions(Options):
+    """What can be chosen."""
+
+    data: str = option("imagenet", "train", "a known set, hf:FOLDER, or a folder (with a slash) of train/ and test/")
+    protocol: str = option("finetune", "train", "finetune, linear or knn")
+    image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
+    preprocess: str = option("big_vision", "train", "big_vision or torchvision")
+    crop: str = option("", "train", "training crop: inception, resmall or resize; empty: the published recipe's")
+    neighbours: int = option(20, "eval", "k-NN: how many vote")
+    temperature: float = option(0.07, "eval", "k-NN: a vote weighs exp(cosine / temperature)")
+
+
+class Pictures(Dataset):
+    """`pictures[i]` -> (uint8 [3, S, S], label), as evaluated; `pictures.sample(i, generator)` as trained on."""
+
+    def __init__(self, found: Labelled, side: int, style: str, crop: str):
+        self.found, self.side, self.style, self.crop = found, side, style, crop
+        self._kept: dict[int, Tensor] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def picture(self, i: int) -> Tensor:
+        """Decoded uint8 [3, h, w]; kept in memory as long as all is small."""
+        if i in self._kept:
+            return self._kept[i]
+        image = decode(self.found.read(i), self.found.names[i])
+        if self._bytes + image.numel() <= REMEMBERED:
+            self._kept[i] = image
+            self._bytes += image.numel()
+        return image
+
+    def label(self, i: int) -> int | Tensor:
+        label = self.found.labels[i]
+        return int(label) if label.ndim == 0 else torch.from_numpy(label)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int | Tensor]:
+        return evaluation_view(self.picture(i), self.side, self.style), self.label(i)
+
+    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor]:
+        return training_view(self.picture(i), self.side, self.style, self.crop, generator), self.label(i)
+
+
+class Classification(Task):
+    """Top-1 and top-5 accuracy.
+
+    Raises: TaskError for unknown data, protocol, preprocessing or crop.
+
+    Example::
+
+        task = build_task("classification", root="data", options={"data": "cars98", "protocol": "knn"})
+        model = task.model(build_backbone("flexivit_nano"))
+    """
+
+    Options = ClassificationOptions
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        chosen = self.options
+        self.spec = data_spec(chosen.data)
+        if chosen.protocol not in PROTOCOLS:
+            raise TaskError(f"no protocol {chosen.protocol!r}; there are: {', '.join(PROTOCOLS)}")
+        self.crop = chosen.crop or self.spec.crop
+        check_preprocess(chosen.preprocess, self.crop)
+        self.side = chosen.image_size or self.spec.image_size
+        if self.side < 1 or chosen.neighbours < 1 or chosen.temperature <= 0:
+            raise TaskError("image_size and neighbours must be 1 or more, temperature above 0")
+        self.recipe = _recipe(chosen.protocol, self.spec.recipe)
+        splits = {"train": None, "minival": None, **self.spec.tests}
+        self.card = TaskCard(
+            "classification", f"{chosen.protocol}-v1", metric="top1", image_size=self.side, splits=splits,
+            sources={chosen.data: self.spec.source},
+            citation="Kolesnikov et al. 2020 (BiT, transfer); Caron et al. 2021 (k-NN); Beyer et al. 2023 (FlexiViT)",
+        )  # fmt: skip
+        self._loaded: dict[str, Labelled] = {}
+
+    def labelled(self, split: str) -> Labelled:
+        """Names, labels and encoded pictures of a split, listed once."""
+        if split not in self._loaded:
+            self._loaded[split] = load(self.root, self.options.data, split)
+        return self._loaded[split]
+
+    @functools.cached_property
+    def classes(self) -> int:
+        return len(self.labelled("train").classes)
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[str]:
+        reported = splits or tuple(list(self.spec.tests)[:1])
+        return missing(self.root, self.options.data, ("train", *reported))
+
+    def fingerprint(self) -> str:
+        return self.labelled("train").fingerprint()
+
+    def dataset(self, split: str) -> Pictures:
+        return Pictures(self.labelled(split), self.side, self.options.preprocess, self.crop)
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        if self.options.protocol == "knn":
+            return Locked(backbone)
+        if self.options.protocol == "linear":
+            return LinearProbes(backbone, self.classes, LINEAR_RATES)
+        return Classifier(backbone, self.classes)
+
+    def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """Mixup after normalisation, one mix for the batch: `max(a, 1 - a)` of a picture, the rest of its neighbour."""
+        if not self.recipe.mixup:
+            return batch
+        a = np.random.default_rng(generator.initial_seed()).beta(self.recipe.mixup, self.recipe.mixup)
+        a = float(max(a, 1 - a))
+        images = model.backbone.normalise(batch.images)
+        labels = F.one_hot(torch.as_tensor(batch.targets), self.classes).float()
+        mixed = [a * x + (1 - a) * x.roll(1, 0) for x in (images, labels)]
+        return Batch(batch.ids, mixed[0], mixed[1], batch.features)
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        """Softmax cross-entropy; the sum over probes, which share no trained weight."""
+        if self.options.protocol == "knn":
+            raise TaskError("k-NN trains nothing; its recipe has 0 steps")
+        logits, labels = model(batch.images, grid).float(), batch.targets
+        if logits.ndim == 2:
+            return {"loss": F.cross_entropy(logits, labels), "count": len(batch), "top1": _hits(logits, labels)}
+        return {"loss": sum(F.cross_entropy(one, labels) for one in logits), "count": len(batch)}
+
+    def choices(self) -> list[dict[str, Any]]:
+        """Which probe: they compete on minival."""
+        return [{"probe": i} for i in range(len(LINEAR_RATES))] if self.options.protocol == "linear" else []
+
+    def parts(self, split: str) -> tuple[str, ...]:
+        return ("train", split) if self.options.protocol == "knn" else (split,)
+
+    def prepare(self, model: nn.Module, split: str) -> Tensor | None:
+        """bool [C] of labels that may be predicted, None for all."""
+        allowed = self.labelled(split).allowed
+        if allowed is None:
+            return None
+        mask = torch.zeros(self.classes, dtype=torch.bool)
+        mask[list(allowed)] = True
+        return mask
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor | None) -> dict[str, Tensor]:
+        """`ranked` int32 [B, 5] (k-NN: `vector` float32 [B, D]) and `label`."""
+        # the contract of a backbone is (images, grid); only a view that asks for another resize needs more
+        options = {} if view.resize == "pi" else {"resize": view.resize}
+        out = model(batch.images, view.grid, **options).float()
+        label = torch.as_tensor(batch.targets)
+        if self.options.protocol == "knn":
+            return {"vector": out, "label": label}
+        if self.options.protocol == "linear":
+            out = out[dict(view.options).get("probe", 0)]
+        if prepared is not None:
+            out = out.masked_fill(~prepared.to(out.device), -torch.inf)
+        return {"ranked": out.topk(min(5, out.shape[1]), dim=1).indices.int(), "label": label}
+
+    def meter(self, split: str) -> ScoredRecords:
+        if self.options.protocol != "knn":
+            return ScoredRecords(accuracy, split)
+        return ScoredRecords(accuracy, split, functools.partial(self._voted, split), keep=("ranked", "label"))
+
+    def _voted(self, split: str, parts: dict[str, Records]) -> Records:
+        gallery, queries = parts["train"], parts[split]
+        ranked = neighbour_votes(
+            gallery["vector"], gallery["label"], queries["vector"], self.classes, self.options.neighbours,
+            self.options.temperature,
+        )  # fmt: skip
+        return {"ids": queries["ids"], "label": queries["label"], "ranked": ranked.int()}
+
+
+def _hits(logits: Tensor, labels: Tensor) -> Tensor:
+    labels = labels.argmax(1) if labels.ndim == 2 else labels
+    return (logits.argmax(1) == labels).float().mean()
+
+
+def _recipe(protocol: str, published: Recipe) -> Recipe:
+    if protocol == "knn":
+        return Recipe(steps=0)
+    if protocol == "linear":
+        # no clipping: a norm over all probes would couple them
+        rates = {f"heads.{i}": rate for i, rate in enumerate(LINEAR_RATES)}
+        return dataclasses.replace(published, lr=1.0, lr_groups=rates, warmup=0, clip=None, candidates=())
+    return published

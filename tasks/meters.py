@@ -1,0 +1,90 @@
+"""Ready meters: records by sample id, scored by a pure function that the `score` verb uses too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.task import Batch, TaskError, View
+
+Records = dict[str, Tensor]
+
+
+class ScoredRecords:
+    """Keeps every record of each view and part; after `merge`, `score(records)` gives the metrics.
+
+    Args:
+        score: records of the reported part, in the order of the ids (key `ids`), to metrics as fractions.
+        part: the reported part; records of others (a gallery) go to `join(records of all parts)` first.
+        join: `{part: records} -> records`, for tasks that pass over several parts.
+        keep: names of the records that are kept per sample; None keeps all.
+
+    Example: `ScoredRecords(lambda r: {"top1": float(r["right"].float().mean())}, "test")`
+    """
+
+    def __init__(
+        self,
+        score: Callable[[Records], dict[str, float]],
+        part: str,
+        join: Callable[[dict[str, Records]], Records] | None = None,
+        keep: tuple[str, ...] | None = None,
+    ):
+        self.score, self.part, self.join, self.keep = score, part, join, keep
+        self._seen: dict[View, dict[str, list[Records]]] = {}
+
+    def update(self, records: Mapping[str, Tensor], batch: Batch, view: View, part: str) -> None:
+        kept = {k: v.detach().cpu() for k, v in records.items()}
+        for name, value in kept.items():
+            assert len(value) == len(batch), f"record {name} has {len(value)} entries for {len(batch)} samples"
+        pieces = self._seen.setdefault(view, {}).setdefault(part, [])
+        pieces.append(kept | {"ids": batch.ids.detach().cpu()})
+
+    def merge(self) -> None:
+        """Gather from all processes; exact, because records are gathered and not sums."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        gathered: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, self._seen)
+        merged: dict[View, dict[str, list[Records]]] = {}
+        for other in gathered:
+            for view, parts in other.items():
+                for part, pieces in parts.items():
+                    merged.setdefault(view, {}).setdefault(part, []).extend(pieces)
+        self._seen = merged
+
+    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
+        """Raises: TaskError when nothing was seen."""
+        rows = []
+        for view, parts in self._seen.items():
+            joined = {part: _in_order(pieces) for part, pieces in parts.items()}
+            if self.part not in joined:
+                raise TaskError(f"no image of split {self.part!r} was evaluated")
+            records = self.join(joined) if self.join else joined[self.part]
+            kept = {k: v for k, v in records.items() if self.keep is None or k in (*self.keep, "ids")}
+            rows.append((view, self.score(records), kept))
+        if not rows:
+            raise TaskError(f"no image of split {self.part!r} was evaluated")
+        return rows
+
+
+def _in_order(pieces: list[Records]) -> Records:
+    """All records in the order of the ids, each id once."""
+    whole = {k: torch.cat([p[k] for p in pieces]) for k in pieces[0]}
+    order = torch.from_numpy(np.unique(whole["ids"].numpy(), return_index=True)[1])
+    return {k: v[order] for k, v in whole.items()}
+
+
+def bootstrap(values: Any, draws: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of per-sample values [N] over resampled samples.
+
+    Example: `low, high = bootstrap(right_or_wrong)`
+    """
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
