@@ -1,13 +1,17 @@
-"""The front door: list what there is, score predictions made anywhere.
+"""The front door: run suites, list what there is, score predictions made anywhere.
 
+python run_all.py run mini/classification --data-root DATA --out results/runs/mini
+python run_all.py plan paper/fast_transfer --json
 python run_all.py ls backbones --json
+python run_all.py check task classification --data-root DATA
 python run_all.py score segmentation --predictions DIR --annotations DIR --num-classes 150 --reduce-zero-label
-python run_all.py score retrieval --image-embeddings A.npy --text-embeddings B.npy --pairs P.json
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +22,14 @@ import typer
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False)
 score = typer.Typer(help="Score predictions made anywhere; JSON on standard output.", no_args_is_help=True)
 app.add_typer(score, name="score")
+check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
+app.add_typer(check, name="check")
 
 
 class Listing(StrEnum):
     backbones = "backbones"
     tasks = "tasks"
+    suites = "suites"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
@@ -39,8 +46,8 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Wildcard; `timm:*dinov2*` lists timm's ViTs.")] = "*",
     as_json: AsJson = False,
 ) -> None:
-    """List backbones or tasks.  Example: run_all.py ls backbones 'flexivit_b*'"""
-    rows = _backbones(pattern) if what is Listing.backbones else _tasks(pattern)
+    """List backbones, tasks or suites.  Example: run_all.py ls backbones 'flexivit_b*'"""
+    rows = {Listing.backbones: _backbones, Listing.tasks: _tasks, Listing.suites: _suites}[what](pattern)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -64,6 +71,193 @@ def _tasks(pattern: str) -> list[dict[str, Any]]:
     from tasks import list_tasks, task_class
 
     return [{"name": n, "class": f"{task_class(n).__module__}:{task_class(n).__name__}"} for n in list_tasks(pattern)]
+
+
+def _suites(pattern: str) -> list[dict[str, Any]]:
+    import fnmatch
+
+    import yaml
+
+    from benchmarks.suite import list_suites
+
+    found = {n: yaml.safe_load(p.read_text()) for n, p in list_suites().items() if fnmatch.fnmatch(n, pattern)}
+    return [
+        {"name": name, "tasks": len(raw["tasks"]), "description": raw["description"]} for name, raw in found.items()
+    ]
+
+
+SuiteName = Annotated[str, typer.Argument(help="A suite's name (see: ls suites) or the path of a .yaml file.")]
+DataRoot = Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Folder of the data sets.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of results; default results/runs/SUITE.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as recipe.steps=50 or seeds=[0,1].")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, data=, seed=; wildcards, a|b.")
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+
+
+@app.command()
+def run(
+    suite: SuiteName = "demo",
+    out: Out = None,
+    data_root: DataRoot = Path("data"),
+    settings: Set = None,
+    only: Only = None,
+    device: Device = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cells.")] = 1,
+    precision: Annotated[str, typer.Option(help="no or bf16; default: bf16 on a GPU.")] = "",
+    batch: Annotated[int, typer.Option(min=1, help="Images decoded at once in evaluation.")] = 64,
+    token_budget: Annotated[int | None, typer.Option(min=1, help="Tokens of a forward pass in evaluation.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to OUT/tensorboard.")] = False,
+) -> None:
+    """Run a suite's cells; the same command again finishes what is missing.
+
+    Example: run_all.py run mini/classification --data-root DATA --only backbone=flexivit_nano,train=8
+    """
+    helpers = [_helper() for _ in range(jobs - 1)]
+    from benchmarks.runner import Runner, RunOptions
+    from benchmarks.store import Store
+    from benchmarks.suite import load_suite
+
+    found = load_suite(suite, data_root, settings or [], _listed(only))
+    store = Store(out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_"))
+    options = RunOptions(device, precision, every, batch, token_budget, workers, compile, tensorboard)
+    try:
+        summary = Runner(found, store, data_root, options).run()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        for helper in helpers:
+            helper.wait()
+    for line in summary.lines():
+        print(line)
+    print(f"rows: {store.path}")
+    raise typer.Exit(summary.status)
+
+
+def _helper() -> subprocess.Popen:
+    """A second runner of the same command on the same folder; the claims on cells keep the two apart."""
+    return subprocess.Popen([sys.executable, *sys.argv, "--jobs", "1"], stdin=subprocess.DEVNULL, env=os.environ)
+
+
+def _listed(only: list[str] | None) -> list[str]:
+    return [part for text in only or [] for part in text.split(",") if part]
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "demo",
+    out: Out = None,
+    data_root: DataRoot = Path("data"),
+    settings: Set = None,
+    only: Only = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Every cell: done, to do, or blocked and by what; its cost. Starts nothing.
+
+    Example: run_all.py plan paper/transfer_table --data-root DATA --json
+    """
+    from benchmarks.plan import plan as planned
+    from benchmarks.store import Store
+    from benchmarks.suite import load_suite
+
+    found = load_suite(suite, data_root, settings or [], _listed(only))
+    store = Store(out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_"))
+    cells = planned(found, store, data_root, device)
+    if as_json:
+        print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
+        return
+    for entry in cells:
+        hours = "" if entry.hours is None else f"  {entry.macs / 1e9:.0f} GMACs, about {entry.hours:.2f} h"
+        print(f"{entry.state:8}{entry.cell.label}{hours}")
+    for text in dict.fromkeys(m for c in cells for m in c.missing):
+        print(f"missing: {text}")
+    counts = {s: sum(c.state == s for c in cells) for s in ("done", "to do", "blocked")}
+    total = sum(c.hours or 0 for c in cells)
+    print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}")
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: AsJson = False) -> None:
+    """Tables of a run, as OUT/report/tables.md and rows.csv.  Example: run_all.py report results/runs/mini"""
+    from benchmarks.store import Store
+    from benchmarks.tables import as_csv, markdown, newest
+
+    rows = Store(out).rows()
+    if not rows:
+        raise ValueError(f"no rows in {out / 'rows.jsonl'}; run a suite with --out {out} first")
+    if as_json:
+        print(json.dumps(newest(rows), indent=1))
+        return
+    folder = out / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tables.md").write_text(markdown(rows))
+    (folder / "rows.csv").write_text(as_csv(rows))
+    print(markdown(rows) + f"\nwritten to {folder}")
+
+
+@app.command()
+def bench(
+    backbone: Annotated[str, typer.Argument(help="A backbone's name.")] = "flexivit_nano",
+    grids: Annotated[str, typer.Option(help="Grids, separated by commas.")] = "4,8,15",
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    device: Device = "cpu",
+    pretrained: Annotated[bool, typer.Option(help="Open the weights; speed does not need them.")] = False,
+) -> None:
+    """Throughput, latency and MACs of a backbone at grids, as JSON.  Example: run_all.py bench flexivit_nano"""
+    from backbones import build_backbone
+    from benchmarks.cost import throughput
+
+    sides = [int(g) for g in grids.split(",")]
+    encoder = build_backbone(backbone, pretrained=pretrained)
+    found = [throughput(encoder, (g, g), batch, device) for g in sides]
+    print(json.dumps({"backbone": backbone, "batch": batch, "device": device, "grids": found}, indent=1))
+
+
+@check.command(name="data")
+def check_data(suite: SuiteName = "demo", data_root: DataRoot = Path("data"), only: Only = None) -> None:
+    """Is the data of a suite there?  Example: run_all.py check data mini/classification --data-root DATA"""
+    from benchmarks.plan import cell_task, missing_of
+    from benchmarks.suite import load_suite
+
+    found = load_suite(suite, data_root, only=_listed(only))
+    missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
+    for text in missing:
+        print(f"missing: {text}")
+    print(f"{len(missing)} missing" if missing else "all there")
+    raise typer.Exit(1 if missing else 0)
+
+
+@check.command(name="task")
+def check_task(
+    name: Annotated[str, typer.Argument(help="A task's name or module:Class.")],
+    data_root: DataRoot = Path("data"),
+    options: Annotated[str, typer.Option(help="The task's options as JSON or YAML.")] = "{}",
+    grids: Annotated[str, typer.Option(help="Two grids, separated by a comma.")] = "4,8",
+) -> None:
+    """Does an adapter keep the contract?  Example: run_all.py check task my_package:Depth"""
+    import yaml
+
+    from benchmarks.conformance import check_task as prove
+    from tasks import build_task
+
+    found = prove(build_task(name, data_root, yaml.safe_load(options)), tuple(int(g) for g in grids.split(",")))
+    for line in found:
+        print(line)
+    raise typer.Exit(1 if any(line.startswith("FAIL") for line in found) else 0)
+
+
+@score.command()
+def classification(records: Annotated[Path, typer.Argument(help="samples/*.npz of a row.")]) -> None:
+    """top1, top5 and their bootstrap intervals of a per-sample file."""
+    from tasks.classification.scoring import score_file
+
+    print(json.dumps(score_file(records), indent=1))
 
 
 @score.command()

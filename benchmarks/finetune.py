@@ -24,6 +24,10 @@ from benchmarks.store import key_of, write_atomically
 from tasks.task import Batch, Recipe, Task, TaskError
 
 
+class Diverged(TaskError):
+    """The loss is no longer a number."""
+
+
 @dataclass
 class Training:
     """What a training run leaves: `seconds` of all its processes, images a second, loss (running mean) by step."""
@@ -100,7 +104,7 @@ def finetune(
         progress: called with step, steps, images a second, and the loss's named scalars.
 
     Raises:
-        TaskError for a recipe that cannot be, a non-finite loss, or a checkpoint of another run.
+        TaskError for a recipe that cannot be, or a checkpoint of another run; Diverged for a loss that is no number.
         KeyboardInterrupt after the checkpoint is written.
 
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
@@ -144,7 +148,7 @@ def finetune(
                 batch = task.augment(model, batch.to(accelerator.device), generator("batch", seed, step, rank))
             values = _gradients(step_module, batch, grid, recipe, accelerator, parameters)
             if not math.isfinite(values["loss"]):
-                raise TaskError(f"loss is {values['loss']} at step {step}: lower the learning rate ({recipe.lr})")
+                raise Diverged(f"loss is {values['loss']} at step {step}: lower the learning rate ({recipe.lr})")
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
             optimizer.step()

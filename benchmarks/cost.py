@@ -1,0 +1,100 @@
+"""What a cell costs: MACs of a backbone at a grid, estimated hours, measured throughput."""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from backbones import build_backbone
+from backbones.grids import Grid, parse_schedule
+
+FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
+SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16
+
+
+def macs(encoder: nn.Module, grid: Grid) -> int:
+    """Multiply-adds of one image at a grid: matrices, attention and patches, without the kernel's resize.
+
+    Works on a backbone built on the `meta` device too. Backbones that are no timm ViT raise AttributeError.
+
+    Example: `macs(build_backbone("flexivit_nano"), (15, 15))`
+    """
+    trunk, side = encoder.trunk, encoder.image_size
+    prefix, width = trunk.num_prefix_tokens, trunk.embed_dim
+    tokens = grid[0] * grid[1] + prefix
+    matrices = sum(m.weight.numel() for m in trunk.blocks.modules() if isinstance(m, nn.Linear))
+    attention = 2 * tokens * width * len(trunk.blocks)
+    return int(tokens * (matrices + attention) + 3 * width * side[0] * side[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _outline(name: str, options: str) -> nn.Module | None:
+    """The architecture without weights or memory; None where a backbone cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return build_backbone(name, pretrained=False, **json.loads(options))
+    except Exception:  # a plug-in's backbone may need its weights, or other options: then its cost is unknown
+        return None
+
+
+def macs_of(name: str, options: Mapping[str, Any], grid: Grid, side: int) -> int | None:
+    """MACs by name, for a plan; None where they cannot be known without weights."""
+    if name.startswith("timm:") or name.endswith((".npz", ".safetensors")):
+        return None
+    encoder = _outline(name, json.dumps(dict(options), sort_keys=True))
+    if encoder is None or not hasattr(encoder, "trunk"):
+        return None
+    encoder.image_size = (side, side)
+    return macs(encoder, grid)
+
+
+def estimate(cell: Any, steps: int, batch: int, images: int | None, side: int, device: str, rows: list[Any]) -> dict:
+    """`{"macs", "hours"}` of a cell; None where unknown. The device's rate is that of rows of this folder, if any."""
+    grids = parse_schedule(cell.train).grids if cell.train else ()
+    needed = {
+        g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *(v.grid for v in cell.views)}
+    }
+    if any(v is None for v in needed.values()):
+        return {"macs": None, "hours": None}
+    trained = FORWARD_AND_BACKWARD * steps * batch * (sum(needed[g] for g in grids) / len(grids) if grids else 0)
+    evaluated = (images or 0) * sum(needed[v.grid] for v in cell.views)
+    rates = [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]
+    rate = statistics.median(rates) if rates else SPEED.get(device, SPEED["cpu"])
+    return {"macs": int(trained + evaluated), "hours": round((trained + evaluated) / rate / 3600, 4)}
+
+
+@torch.no_grad()
+def throughput(encoder: nn.Module, grid: Grid, batch: int = 32, device: str = "cpu", seconds: float = 1.0) -> dict:
+    """Measured `images_per_second`, `latency_ms` of one image, `macs`, and `peak_bytes` on a GPU.
+
+    Example: `throughput(build_backbone("flexivit_nano"), (8, 8))["images_per_second"]`
+    """
+    encoder = encoder.to(device).eval()
+    gpu = torch.device(device).type == "cuda"
+    found: dict[str, Any] = {"grid": list(grid), "macs": macs(encoder, grid) if hasattr(encoder, "trunk") else None}
+    for name, count in (("images_per_second", batch), ("latency_ms", 1)):
+        images = torch.zeros(count, 3, *encoder.image_size, dtype=torch.uint8, device=device)
+        encoder(images, grid)  # fills the cache of resized kernels
+        times: list[float] = []
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+        while sum(times) < seconds or len(times) < 3:
+            if gpu:
+                torch.cuda.synchronize()
+            begin = time.perf_counter()
+            encoder(images, grid)
+            if gpu:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        middle = statistics.median(times)
+        found[name] = round(count / middle, 2) if name == "images_per_second" else round(middle * 1e3, 3)
+        if gpu and count == batch:
+            found["peak_bytes"] = torch.cuda.max_memory_allocated()
+    return found
