@@ -57,6 +57,8 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         old = getattr(recipe, name)
         if isinstance(old, bool | str) and not isinstance(value, type(old)):
             raise TaskError(f"recipe: {name} must be a {type(old).__name__}, not {value!r}")
+        if name == "clip" and value is None:
+            continue
         if isinstance(old, int | float) and not isinstance(value, int | float):
             raise TaskError(f"recipe: {name} must be a number, not {value!r}")
     changes = dict(changes)

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from backbones.grids import Grid, grid_from_patch, parse_schedule, patch_size
+from backbones.resize import METHODS
 from tasks import build_task, list_tasks
 from tasks.task import Task, View
 
@@ -244,6 +245,9 @@ def _schedule(spec: GridSpec, side: int, path: Path, node: Any, where: tuple) ->
 
 def _view(spec: GridSpec, schedule: str | None, side: int, path: Path, node: Any, where: tuple) -> View | None:
     """A view; `same` is the training grid (None where nothing is trained or the grid changes)."""
+    if spec.resize not in METHODS:
+        line = _line(node, (*where, "resize"))
+        raise SuiteError(f"{path}:{line}: no resize method {spec.resize!r}; there are: {', '.join(METHODS)}")
     if spec.grid == "same":
         parsed = parse_schedule(schedule) if schedule else None
         return _as_view(parsed.grids[0], spec) if parsed and parsed.kind == "fixed" else None
@@ -255,10 +259,6 @@ def _view(spec: GridSpec, schedule: str | None, side: int, path: Path, node: Any
 
 
 def _as_view(grid: Grid, spec: GridSpec) -> View:
-    from backbones.resize import METHODS
-
-    if spec.resize not in METHODS:
-        raise SuiteError(f"no resize method {spec.resize!r}; there are: {', '.join(METHODS)}")
     return View(grid, spec.resize, tuple(sorted(spec.options.items())))
 
 
