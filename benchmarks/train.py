@@ -87,7 +87,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             for i, recipe in enumerate(recipes):
                 if i != best:
-                    self._path(f"{_candidate_key(train_key, recipe)}.pt").unlink(missing_ok=True)
+                    for end in (".pt", ".partial.pt"):  # a candidate that diverged leaves its checkpoint
+                        self._path(f"{_candidate_key(train_key, recipe)}{end}").unlink(missing_ok=True)
         trained.notes |= {"candidates": scores, "won": best}
         return trained
 

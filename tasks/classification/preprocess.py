@@ -43,7 +43,7 @@ def resize_area(image: Tensor, height: int, width: int) -> Tensor:
     """TensorFlow's `resize(method="area")` cast to uint8: exact means over fractional boxes, truncated."""
     rows, columns = _area_weights(image.shape[1], height), _area_weights(image.shape[2], width)
     # a mean of equal bytes must not fall below that byte by rounding in the sums
-    return (rows @ image.float() @ columns.T + 1e-3).clamp(0, 255).to(torch.uint8)
+    return (rows @ image.float() @ columns.T + 1e-4).clamp(0, 255).to(torch.uint8)
 
 
 def resize_small(image: Tensor, side: int) -> Tensor:
