@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.classification.imagenet import SOURCES, imagenet_missing, read_imagenet
 from tasks.classification.readers import Labelled, read_folder, read_parquet, read_saved, read_sun397, read_torchvision
+from tasks.classification.scenes import scenes_folder
 from tasks.task import Recipe, TaskError
 
 IMAGENET_SPLITS = ("val", "real", "v2", "a", "r", "sketch")
@@ -88,6 +89,10 @@ DATA: dict[str, DataSpec] = {
         source="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     ),
     "dtd": DataSpec("torchvision", "dtd", tests={"test": 1880}, source="https://www.robots.ox.ac.uk/~vgg/data/dtd"),
+    "scenes": DataSpec(
+        "scenes", "", 0.1, Recipe(steps=80, batch=16, lr=0.03, warmup=10, clip=1.0), "resmall", 120, {"test": 120},
+        source="drawn on the first run",
+    ),
     "cars98": _mini("cars98", 980, 300),
     "imagewoof9": _mini("imagewoof9", 540, 150),
 }  # fmt: skip
@@ -114,6 +119,8 @@ def missing(root: Path, name: str, splits: tuple[str, ...]) -> list[str]:
     spec = data_spec(name)
     if spec.kind == "imagenet":
         return imagenet_missing(root, splits)
+    if spec.kind == "scenes":  # drawn when it is needed, not when a plan asks
+        return []
     try:
         for split in dict.fromkeys("train" if s == "minival" else s for s in splits):
             _read(root, spec, split)
@@ -167,7 +174,7 @@ def _read(root: Path, spec: DataSpec, split: str) -> Labelled:
         if not paths:
             raise TaskError(f"no {pattern} under {root}; get it from {spec.source}")
         return read_parquet(paths, _names(root, spec))
-    folder = root / spec.files
+    folder = scenes_folder(root) if spec.kind == "scenes" else root / spec.files
     place = folder / split
     if spec.kind == "saved":
         return read_saved(place if place.is_dir() else folder)
