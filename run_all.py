@@ -133,9 +133,8 @@ def run(
     finally:
         for helper in helpers:
             helper.wait()
-    for line in summary.lines():
-        print(line)
-    print(f"rows: {store.path}")
+    if os.environ.get("RANK", "0") == "0":  # of a process group, one speaks
+        print("\n".join([*summary.lines(), f"rows: {store.path}"]))
     raise typer.Exit(summary.status)
 
 

@@ -106,6 +106,8 @@ class Runner:
         self.suite, self.store, self.data_root, self.options = suite, store, Path(data_root), options
         self.say = say or (lambda text: print(text, flush=True))
         self.accelerator = build_accelerator(options)
+        if not self.accelerator.is_main_process:
+            self.say = lambda text: None
         self.trainer = Trainer(store, self.accelerator, options, self.say)
         self._fingerprints: dict[str, str] = {}
         self._started = datetime.now(UTC)

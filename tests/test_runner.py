@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from runner_tools import PLUGIN, run_toy, write_suite
 
@@ -134,6 +135,22 @@ def test_kill_minus_nine_at_random_moments(tmp_path) -> None:
 @pytest.mark.slow
 def test_kill_minus_nine_at_twenty_random_moments(tmp_path) -> None:
     kill_and_go_on(tmp_path, 20)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_look_like_one(tmp_path) -> None:
+    _, whole = run_toy(tmp_path, "whole")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    environ = {**os.environ, "PYTHONPATH": str(PLUGIN), "OMP_NUM_THREADS": "1"}
+    both = [*launch, *command(tmp_path, write_suite(tmp_path))[1:]]
+    done = subprocess.run(both, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = Store(tmp_path / "killed").rows()
+    assert [r["row_key"] for r in rows] == [r["row_key"] for r in whole] and rows[0]["images"] > 0
+    for a, b in zip(rows, whole, strict=True):
+        assert a["metrics"] == b["metrics"]
+        with np.load(tmp_path / "killed" / a["samples"]) as one, np.load(tmp_path / "whole" / b["samples"]) as other:
+            assert one["ids"].tolist() == other["ids"].tolist() == list(range(32))
 
 
 def test_two_runners_on_one_folder_do_each_cell_once(tmp_path) -> None:

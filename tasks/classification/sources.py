@@ -90,7 +90,7 @@ DATA: dict[str, DataSpec] = {
     ),
     "dtd": DataSpec("torchvision", "dtd", tests={"test": 1880}, source="https://www.robots.ox.ac.uk/~vgg/data/dtd"),
     "scenes": DataSpec(
-        "scenes", "", 0.1, Recipe(steps=80, batch=16, lr=0.03, warmup=10, clip=1.0), "resmall", 120, {"test": 120},
+        "scenes", "", 0.1, Recipe(steps=200, batch=16, lr=0.003, optimizer="adamw", warmup=10), "resmall", 120, {"test": 120},
         source="drawn on the first run",
     ),
     "cars98": _mini("cars98", 980, 300),

@@ -1,0 +1,119 @@
+"""The verbs of running, as a user types them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runner_tools import run_toy, write_suite
+
+import run_all
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["run_all.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        run_all.main()
+        raise SystemExit(0)
+    out = capsys.readouterr()
+    return int(stop.value.code or 0), out.out, out.err
+
+
+@pytest.mark.parametrize(
+    "verb", [["run"], ["plan"], ["ls"], ["report"], ["bench"], ["check", "data"], ["check", "task"]], ids="-".join
+)
+def test_each_verb_explains_itself_by_an_example(monkeypatch, capsys, verb: list[str]) -> None:
+    code, out, _ = call(monkeypatch, capsys, *verb, "--help")
+    assert code == 0 and f"run_all.py {' '.join(verb)}" in " ".join(out.split())
+
+
+def test_suites_are_listed(monkeypatch, capsys) -> None:
+    code, out, _ = call(monkeypatch, capsys, "ls", "suites", "--json")
+    found = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and {"demo", "mini/classification", "paper/transfer_table", "paper/fast_transfer"} <= set(found)
+    assert all(row["description"] for row in found.values())
+
+
+def test_plan_of_a_paper_suite_names_what_is_missing_and_where_it_is_to_be_had(monkeypatch, capsys, tmp_path) -> None:
+    arguments = ("plan", "paper/fast_transfer", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--json")
+    code, out, _ = call(monkeypatch, capsys, *arguments)
+    cells = json.loads(out)["cells"]
+    assert code == 0 and len(cells) == 2 * 3 * 3 and {c["state"] for c in cells} == {"blocked"}
+    assert all("get it from http" in m for c in cells for m in c["missing"])
+    assert all(c["macs"] > 1e12 and c["hours"] > 0 for c in cells)
+    assert not (tmp_path / "out").exists()
+
+
+def test_blocked_cells_are_named_and_the_exit_status_tells(monkeypatch, capsys, tmp_path) -> None:
+    arguments = ("run", "mini/classification", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"))
+    code, out, _ = call(monkeypatch, capsys, *arguments, "--device", "cpu", "--only", "train=8,data=cars98")
+    assert code == 1 and "3 blocked" in out and "cars98_train_*.parquet" in out
+    code, out, _ = call(monkeypatch, capsys, "check", "data", "mini/classification", "--data-root", str(tmp_path))
+    assert code == 1 and "2 missing" in out
+
+
+def test_failures_make_the_exit_status_and_the_report(monkeypatch, capsys, tmp_path) -> None:
+    suite = write_suite(tmp_path, backbones=["tiny_backbone:broken", "tiny_backbone:tiny"])
+    arguments = ("run", suite, "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu")
+    code, out, _ = call(monkeypatch, capsys, *arguments)
+    assert code == 1 and "1 run, 0 done before, 1 failed" in out and "these weights are torn" in out
+    code, out, _ = call(monkeypatch, capsys, "report", str(tmp_path / "out"))
+    assert code == 0 and "### failed" in out and "tiny_backbone:tiny" in out
+
+
+def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path) -> None:
+    for arguments, words in (
+        (("run", "dmo"), "nearest: demo"),
+        (("run", "demo", "--set", "recipe.stepz=1"), "steps"),
+        (("run", "demo", "--set", "recipe.steps=many"), "steps"),
+        (("run", "demo", "--device", "tpu"), "cpu, cuda"),
+        (("run", "demo", "--precision", "int4"), "bf16"),
+        (("run", "demo", "--only", "backbone=resnet"), "no cell is left"),
+        (("report", str(tmp_path)), "no rows"),
+        (("check", "task", "classificatoin"), "classification"),
+    ):
+        more = ("--out", str(tmp_path / "out"), "--data-root", str(tmp_path)) if arguments[0] == "run" else ()
+        code, out, err = call(monkeypatch, capsys, *arguments, *more)
+        text = err if err else out
+        assert code in (1, 2) and words in text, (arguments, out, err)
+        assert err.count("\n") <= 1
+
+
+def test_holes_stay_holes_in_tables(tmp_path) -> None:
+    from benchmarks.tables import as_csv, markdown
+
+    _, rows = run_toy(tmp_path, seeds=[0, 1])
+    rows = [r for r in rows if not (r["seed"] == 0 and r["eval_grid"] == 6)]
+    rows[0]["metrics"] = {"top1": None}
+    lines = [line for line in markdown(rows).splitlines() if line.startswith("| tiny")]
+    assert len(lines) == 1 and lines[0].split("|")[3].strip() == "-" and "\u00b1" in lines[0].split("|")[4]
+    assert "\u00b1" not in lines[0].split("|")[5] and len(as_csv(rows).splitlines()) == 1 + len(rows)
+
+
+def test_bench_measures(monkeypatch, capsys) -> None:
+    code, out, _ = call(monkeypatch, capsys, "bench", "flexivit_nano", "--grids", "4", "--batch", "2")
+    found = json.loads(out)["grids"][0]
+    assert code == 0 and found["images_per_second"] > 0 and found["latency_ms"] > 0
+    # by hand: 17 tokens through six blocks of 12 D^2 weights and attention, and the patches
+    assert found["macs"] == 17 * (6 * 12 * 128**2 + 2 * 17 * 128 * 6) + 3 * 128 * 120 * 120
+
+
+def test_a_stopped_run_goes_on(tmp_path) -> None:
+    import signal
+    import time
+
+    suite = write_suite(tmp_path)
+    here = Path(run_all.__file__).parent
+    environ = {**os.environ, "PYTHONPATH": str(here / "tests" / "plugin"), "TOY_PAUSE": "0.5", "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "run_all.py", "run", suite, "--out", str(tmp_path / "out"), "--data-root", str(tmp_path)]
+    process = subprocess.Popen([*line, "--device", "cpu"], cwd=here, env=environ, stdout=subprocess.PIPE, text=True)
+    while "rows to do" not in process.stdout.readline():
+        pass
+    time.sleep(1.5)  # some of twelve steps of half a second
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert len(list((tmp_path / "out" / "checkpoints").glob("*.partial.pt"))) == 1
+    _, rows = run_toy(tmp_path)
+    assert len(rows) == 3 and len(rows[0]["training"]["resumed_at"]) == 1
