@@ -140,10 +140,10 @@ def test_kill_minus_nine_at_twenty_random_moments(tmp_path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_and_look_like_one(tmp_path) -> None:
     _, whole = run_toy(tmp_path, "whole")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environ = {**os.environ, "PYTHONPATH": str(PLUGIN), "OMP_NUM_THREADS": "1"}
     both = [*launch, *command(tmp_path, write_suite(tmp_path))[1:]]
-    done = subprocess.run(both, cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = subprocess.run(both, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     rows = Store(tmp_path / "killed").rows()
     assert [r["row_key"] for r in rows] == [r["row_key"] for r in whole] and rows[0]["images"] > 0
@@ -157,7 +157,7 @@ def test_two_runners_on_one_folder_do_each_cell_once(tmp_path) -> None:
     suite = write_suite(tmp_path, seeds=[0, 1, 2])
     environ = {**os.environ, "PYTHONPATH": str(PLUGIN), "TOY_PAUSE": "0.03", "OMP_NUM_THREADS": "1"}
     both = [*command(tmp_path, suite), "--jobs", "2"]
-    done = subprocess.run(both, cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = subprocess.run(both, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     rows = Store(tmp_path / "killed").rows()
     assert len(metrics(rows)) == len(rows) == 9

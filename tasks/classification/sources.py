@@ -90,8 +90,8 @@ DATA: dict[str, DataSpec] = {
     ),
     "dtd": DataSpec("torchvision", "dtd", tests={"test": 1880}, source="https://www.robots.ox.ac.uk/~vgg/data/dtd"),
     "scenes": DataSpec(
-        "scenes", "", 0.1, Recipe(steps=200, batch=16, lr=0.003, optimizer="adamw", warmup=10), "resmall", 120, {"test": 120},
-        source="drawn on the first run",
+        "scenes", "", 0.1, Recipe(steps=200, batch=16, lr=0.003, optimizer="adamw", warmup=10), "resmall", 120,
+        {"test": 120}, source="drawn on the first run",
     ),
     "cars98": _mini("cars98", 980, 300),
     "imagewoof9": _mini("imagewoof9", 540, 150),
