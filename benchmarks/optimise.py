@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -56,7 +57,9 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups by learning rate and decay; `lr` of a group is its peak. The longest prefix of `lr_groups` wins.
 
-    Raises: TaskError for a prefix that no trained parameter has.
+    A prefix that no parameter has is a warning.
+
+    Raises: TaskError where nothing is trained.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     used = set()
@@ -72,7 +75,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         raise TaskError("nothing to train: no parameter of the model requires a gradient; set recipe steps to 0")
     locked = {p for p in recipe.lr_groups if any(n.startswith(p + ".") for n, _ in model.named_parameters())}
     if unknown := [p for p in recipe.lr_groups if p not in used | locked and not _is_module(model, p)]:
-        raise TaskError(f"recipe: lr_groups names {unknown[0]!r}, but no parameter starts so")
+        # no error: a recipe may name a part that only some heads of its task have
+        warnings.warn(f"recipe: lr_groups names {unknown[0]!r}, but no parameter starts so", stacklevel=2)
     return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
 
 
