@@ -221,7 +221,10 @@ class Task:
 
     # with defaults
     def missing(self) -> list[str]:
-        """What of the data is missing, each with where to get it; empty when all is there."""
+        """What of the data is missing, each with where to get it; empty when all is there.
+
+        A task may take `splits: tuple[str, ...] = ()`; then it is asked for the reported splits only.
+        """
         return []
 
     def fingerprint(self) -> str:
