@@ -77,7 +77,7 @@ class Segmentation(Task):
             new = ("head", "neck") if chosen.head == "upernet" else ("head",)
             self.recipe = dataclasses.replace(
                 self.recipe, steps=1000, batch=16, lr=1e-3, optimizer="adamw", schedule="cosine", warmup=50, clip=1.0,
-                weight_decay=0.01, drop_path=0.0, lr_groups={part: 10.0 for part in new},
+                weight_decay=0.01, drop_path=0.0, lr_groups=dict.fromkeys(new, 10.0),
             )  # fmt: skip
 
     def _check_looks(self, looks: Mapping[str, Any]) -> tuple[int, int, tuple[float, ...], bool]:
