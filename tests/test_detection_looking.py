@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from backbones.features import Features
+from tasks.detection.boxes import overlaps
 from tasks.detection.heads import ClassHead
-from tasks.detection.looking import Finder, Found, draw, overlaps
+from tasks.detection.looking import Finder, Found, draw
 from tasks.detection.model import Detector
 from tasks.task import TaskError
 

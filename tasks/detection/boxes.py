@@ -80,3 +80,16 @@ def corners(cxcywh: Tensor) -> Tensor:
     """Centre form [..., 4] to x0, y0, x1, y1."""
     half = cxcywh[..., 2:] / 2
     return torch.cat([cxcywh[..., :2] - half, cxcywh[..., :2] + half], -1)
+
+
+def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU of boxes x0, y0, x1, y1 [..., 4] that broadcast: `[N, 1, 4]` with `[M, 4]` for all pairs.
+
+    1e-6 is added to union and hull as officially, so two boxes without area have a number too.
+    """
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
+    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
+    iou = shared / (union + 1e-6)
+    return iou, iou - (hull - union) / (hull + 1e-6)

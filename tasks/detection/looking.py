@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tasks.detection.boxes import corners, pad_square, to_pixels, to_unit
+from tasks.detection.boxes import corners, overlaps, pad_square, to_pixels, to_unit
 from tasks.detection.heads import unit
 from tasks.detection.model import Detector
 from tasks.detection.text import category_queries
@@ -25,17 +25,6 @@ class Found(NamedTuple):
     label: str
     score: float
     box: tuple[float, float, float, float]
-
-
-def overlaps(box: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU [N] of one box [4] with others [N, 4], as x0, y0, x1, y1."""
-    low, high = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(-1) - shared
-    hull = torch.maximum(box[2:], others[:, 2:]) - torch.minimum(box[:2], others[:, :2])
-    hull = hull.prod(-1)
-    iou = shared / (union + 1e-6)
-    return iou, iou - (hull - union) / (hull + 1e-6)
 
 
 class Finder:

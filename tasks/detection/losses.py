@@ -1,0 +1,86 @@
+"""OWL-ViT's losses: Hungarian matching, focal loss of classes, L1 and generalised IoU of boxes.
+
+Formulas and spaces are those of the official code (scenic, `owl_vit/losses.py`, `owl_vit/matching_base_models.py`):
+the cost measures L1 between centre forms, the loss between corners; all weights are 1; everything is normalised by the
+image's own counts and then averaged over images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks.detection.boxes import corners, overlaps
+
+ALPHA, GAMMA = 0.3, 2.0
+WORST = 1e6  # cost of a pair whose cost is no number: taken only where nothing else is left
+
+
+def focal(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Focal loss of each logit, its shape; `wanted` 0 or 1 (Lin et al. 2017, alpha 0.3, gamma 2).
+
+    Example: `focal(torch.tensor(0.0), torch.tensor(1.0))` is 0.3 * 0.25 * log 2.
+    """
+    from torchvision.ops import sigmoid_focal_loss
+
+    return sigmoid_focal_loss(logits, wanted, alpha=ALPHA, gamma=GAMMA)
+
+
+def matching_cost(logits: Tensor, boxes: Tensor, labels: Tensor, truth: Tensor) -> Tensor:
+    """Cost [M, N] of giving token n to instance m of one image.
+
+    Class part: what the focal loss of m's labels changes when they become positive; summed, not averaged, over labels.
+
+    Args: logits [N, Q]; boxes [N, 4], truth [M, 4] centre form; labels [M, Q] 0 or 1, several an instance allowed.
+    """
+    p = logits.sigmoid()
+    positive = ALPHA * (1 - p) ** GAMMA * -F.logsigmoid(logits)
+    negative = (1 - ALPHA) * p**GAMMA * -F.logsigmoid(-logits)
+    classes = labels.to(logits.dtype) @ (positive - negative).mT
+    distance = (truth[:, None] - boxes).abs().sum(-1)
+    return classes + distance - overlaps(corners(truth)[:, None], corners(boxes))[1]
+
+
+def match(cost: Tensor) -> tuple[Tensor, Tensor]:
+    """The cheapest one-to-one pairs of a cost [M, N]: instances and tokens, min(M, N) each, in order of instances.
+
+    Costs that are not finite count as very dear, so that no input stops the training.
+    """
+    cost = torch.nan_to_num(cost.detach().double(), WORST, WORST, -WORST).clamp(-WORST, WORST)
+    rows, columns = linear_sum_assignment(cost.cpu().numpy())
+    return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)
+
+
+def detection_losses(
+    logits: Tensor, boxes: Tensor, labels: Tensor, truth: Tensor, present: Tensor
+) -> Mapping[str, Tensor]:
+    """Mean over images of class, L1 and generalised-IoU loss, and their sum under `loss`.
+
+    Args:
+        logits [B, N, Q], of padding queries -1e6; boxes [B, N, 4] centre form.
+        labels [B, M, Q] 0 or 1; truth [B, M, 4] centre form; present [B, M] bool, False where an instance is padding.
+    Returns: float32 scalars (float64 for float64 input), computed so under autocast too.
+
+    Example: `detection_losses(found.logits, found.boxes, labels, truth, present)["loss"].backward()`
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        if logits.dtype != torch.float64:
+            logits, boxes, truth = logits.float(), boxes.float(), truth.float()
+        wanted = torch.zeros_like(logits)
+        l1, giou = [], []
+        for i in range(len(logits)):
+            instances = present[i].nonzero()[:, 0]
+            with torch.no_grad():
+                rows, tokens = match(matching_cost(logits[i], boxes[i], labels[i, instances], truth[i, instances]))
+            wanted[i, tokens] = labels[i, instances[rows]].to(wanted.dtype)
+            count = max(len(instances), 1)
+            found, true = corners(boxes[i, tokens]), corners(truth[i, instances[rows]])
+            l1.append((found - true).abs().sum() / count)
+            giou.append((1 - overlaps(found, true)[1]).sum() / count)
+        classes = focal(logits, wanted).sum((1, 2)) / wanted.sum((1, 2)).clamp(min=1)
+        parts = {"class": classes.mean(), "l1": torch.stack(l1).mean(), "giou": torch.stack(giou).mean()}
+        return {"loss": sum(parts.values()), **parts}
