@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from tasks.task import TaskError
 
 
-def box_bias(h: int, w: int, device: torch.device | str | None = None) -> Tensor:
+def box_bias(h: int, w: int, device: torch.device | str | None = None, size: float | None = None) -> Tensor:
     """Where a token's box starts from, before the sigmoid: float32 [h * w, 4], row by row (OWL-ViT, `utils.py`).
 
     Centre: the bottom right corner of the patch (not its middle), size: one patch. The official code takes 1/w for
-    both sides, transformers 1/w and 1/h as here; they agree on square grids.
+    both sides, transformers 1/w and 1/h as here; they agree on square grids. `size`: sides that do not depend on the
+    patch, as a share of the image.
 
     Example: `box_bias(3, 3)[0]` is four times -0.6930.
     """
@@ -23,7 +24,7 @@ def box_bias(h: int, w: int, device: torch.device | str | None = None) -> Tensor
 
     y, x = (torch.arange(1, n + 1, device=device, dtype=torch.float32) / n for n in (h, w))
     rows, columns = torch.meshgrid(y, x, indexing="ij")
-    sides = [torch.full_like(rows, 1 / n) for n in (w, h)]
+    sides = [torch.full_like(rows, size or 1 / n) for n in (w, h)]
     return unsigmoid(torch.stack([columns, rows, *sides], dim=-1)).flatten(0, 1)
 
 

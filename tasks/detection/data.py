@@ -24,10 +24,16 @@ SOURCE = "https://www.lvisdataset.org/dataset and https://cocodataset.org/#downl
 # name -> folder under the data root, labels of each split
 KNOWN: dict[str, tuple[str, dict[str, str]]] = {
     "lvis": ("lvis", {"train": "lvis_v1_train.json", "val": "lvis_v1_val.json"}),
-    "lvis_coco80": ("detection", {"train": "lvis_coco80_train.json", "val": "lvis_coco80_val.json"}),
+    # `real`: 64 of val's pictures with true LVIS labels, 1,230 categories
+    "lvis_coco80": (
+        "detection",
+        {"train": "lvis_coco80_train.json", "val": "lvis_coco80_val.json", "real": "lvis_v0.5_real_val_subset.json"},
+    ),
     "lvis_real": ("detection", {"val": "lvis_v0.5_real_val_subset.json"}),
 }
 MINI = ("lvis_coco80", "lvis_real")
+# COCO lists every absent category; few of them imitate LVIS, whose images are each checked for a few
+FEDERATED = {"lvis_coco80": "federated_neg_category_ids.json"}
 HELD_OUT = 10  # every tenth training image is minival
 
 
@@ -101,12 +107,12 @@ class DetectionSet:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019  (one set lives as long as its task)
     def labels(self, split: str) -> dict[str, Any]:
-        """Labels of a split: `train` without its every tenth image, `minival` those, `val` whole."""
+        """Labels of a split: `train` without its every tenth image, `minival` those, the others whole."""
         source = "train" if split == "minival" else split
         if source not in self.files:
             raise TaskError(f"no split {split!r}; there are: {', '.join(self.files)}")
         data = read_json(self.path(self.files[source]))
-        if split == "val":
+        if source != "train":
             return data
         ids = sorted(i["id"] for i in data["images"])
         held = set(ids[::HELD_OUT])

@@ -22,6 +22,8 @@ MERGES = ("mul-ln", "drop", "none")
 PRIOR = 0.01  # probability of every query at every token before training
 MASKED = -1e6
 EPS = 1e-6  # added to norms, not a lower bound
+SIZE_BIASES = ("patch", "fixed")
+FIXED_SIZE = 1 / 16  # side of the boxes that `fixed` starts from
 
 
 class Detected(NamedTuple):
@@ -139,6 +141,9 @@ class DetectionHeads(nn.Module):
 
     Args: width: of the backbone. embed_dim: of the queries. merge: `mul-ln`, `drop`, `none`. objectness: with the
         head of OWLv2, which sees detached tokens. gelu, merge_eps: official, or those of transformers' weights.
+        size_bias: boxes start as large as a `patch` (official), so that the same thing needs another output of the
+        box head at each grid, or `fixed` at 1/16 of the image at every grid.
+    Raises: TaskError for an unknown merge or size bias.
 
     Example::
 
@@ -154,8 +159,12 @@ class DetectionHeads(nn.Module):
         objectness: bool = False,
         gelu: str = "tanh",
         merge_eps: float = 1e-6,
+        size_bias: str = "patch",
     ):
         super().__init__()
+        if size_bias not in SIZE_BIASES:
+            raise TaskError(f"no size bias {size_bias!r}; there are: {', '.join(SIZE_BIASES)}")
+        self.box_size = FIXED_SIZE if size_bias == "fixed" else None
         self.merge = TokenMerge(width, merge, merge_eps)
         self.classes = ClassHead(width, embed_dim)
         self.box = TokenMLP(width, 4, gelu)
@@ -167,7 +176,7 @@ class DetectionHeads(nn.Module):
         if key not in self._bias:
             # a tensor made under inference_mode could not be used in training later
             with torch.inference_mode(False):
-                self._bias[key] = box_bias(h, w, device)
+                self._bias[key] = box_bias(h, w, device, self.box_size)
         return self._bias[key]
 
     def forward(

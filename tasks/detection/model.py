@@ -13,7 +13,7 @@ class Detector(nn.Module):
     """Backbone, heads and text tower; nothing in it knows a grid.
 
     Args: backbone: images [B, 3, H, W], grid -> Features; `embed_dim`. text: open_clip text tower (`output_dim`).
-        heads: arguments of `DetectionHeads` (merge, objectness, gelu, merge_eps).
+        heads: arguments of `DetectionHeads` (merge, objectness, gelu, merge_eps, size_bias).
 
     Example::
 
@@ -31,3 +31,13 @@ class Detector(nn.Module):
     ) -> Detected:
         """`queries` [Q, E] for all images or [B, Q, E]; the other arguments as in `ClassHead`."""
         return self.heads(self.backbone(images, grid), queries, mask, normalised)
+
+
+def without_rescale(backbone: nn.Module) -> nn.Module:
+    """Stochastic depth as OWL-ViT has it, in place: kept branches are not divided by their probability."""
+    from timm.layers import DropPath
+
+    for part in backbone.modules():
+        if isinstance(part, DropPath):
+            part.scale_by_keep = False
+    return backbone

@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from tasks.detection.boxes import to_pixels, top_pairs
-from tasks.detection.data import MINI, SOURCE, DetectionData, DetectionSet
+from tasks.detection.data import FEDERATED, MINI, SOURCE, DetectionData, DetectionSet
+from tasks.detection.losses import detection_losses
 from tasks.detection.lvis_scorer import MAX_DETECTIONS, score_fast
-from tasks.detection.model import Detector
+from tasks.detection.model import Detector, without_rescale
+from tasks.detection.mosaics import SHARES, check_mosaics
+from tasks.detection.prompts import template_set
 from tasks.detection.results import Detections
-from tasks.detection.text import build_text_tower, category_queries
+from tasks.detection.text import build_text_tower, category_queries, encode_tokens
+from tasks.detection.training import TrainingData, collate_targets
 from tasks.retrieval.meter import RecordMeter
-from tasks.task import Batch, Options, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
 SIDE, MINI_SIDE = 720, 240
 
@@ -29,9 +33,17 @@ class DetectionOptions(Options):
 
     data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, or a folder with train.json and val.json")
     side: int = option(0, "train", "pixels of the padded square; 0: 720, and 240 for the mini packs")
-    text: str = option("ViT-B-16-quickgelu", "train", "open_clip model whose text tower reads the queries")
+    text: str = option("ViT-B-16-quickgelu", "train", "text tower of queries: an open_clip model, tiny, nano, small")
+    text_weights: str = option("", "train", "open_clip's tag, or a file of ours with a tower under text.; empty: none")
+    text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
     merge: str = option("mul-ln", "train", "mul-ln, drop, none")
-    objectness: bool = option(False, "train", "with OWLv2's objectness head")
+    size_bias: str = option("patch", "train", "boxes start as large as a patch, or fixed at 1/16 of the image")
+    objectness: bool = option(False, "train", "with OWLv2's objectness head, which training leaves alone")
+    zero_shot: bool = option(True, "train", "keep rare categories and their aliases out of training")
+    federated: bool = option(True, "train", "few known absent categories an image, where the data lists all of them")
+    train_prompts: str = option("train", "train", "templates a text is drawn from: train (81), clip, best, plain")
+    mosaics: list = option(list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics")
+    mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
     prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
     pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5")
 
@@ -68,7 +80,10 @@ class DetectionMeter(RecordMeter):
 
 
 class Detection(Task):
-    """LVIS or COCO box AP of any backbone with OWL-ViT's heads, at any grid. Evaluation; there is no recipe yet.
+    """LVIS or COCO box AP of any backbone with OWL-ViT's heads, trained and evaluated at any grid.
+
+    The recipe is OWL-ViT's for LiT towers (Minderer et al. 2022, table A3); CLIP towers had lr 5e-5 with text factor
+    0.04, drop path 0.2 and text drop path 0.1.
 
     Raises: TaskError for unknown data, prompts or text tower, or a side that cannot be.
 
@@ -79,6 +94,10 @@ class Detection(Task):
     """
 
     Options = DetectionOptions
+    recipe = Recipe(
+        steps=140_000, batch=256, lr=2e-4, lr_groups={"text": 0.01}, optimizer="adam", warmup=1000, clip=1.0,
+        clip_per_example=True,
+    )  # fmt: skip
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
@@ -88,9 +107,14 @@ class Detection(Task):
             raise TaskError(f"side {self.side} is not a number of pixels")
         if not 0 <= chosen.pad <= 1:
             raise TaskError(f"pad {chosen.pad} is no grey between 0 and 1")
+        check_mosaics(chosen.mosaics, self.side)
+        template_set(chosen.train_prompts), template_set(chosen.prompts)
+        if not 0 <= chosen.text_drop_path < 1:
+            raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
         self.card = TaskCard(
-            "detection", "v1", metric="AP", image_size=self.side,
-            splits={"train": None, "minival": None, "val": 19_809 if chosen.data == "lvis" else None},
+            "detection", "v2", metric="AP", image_size=self.side,
+            splits={"train": None, "minival": None, "val": 19_809 if chosen.data == "lvis" else None}
+            | ({"real": None} if chosen.data == "lvis_coco80" else {}),
             sources={chosen.data: SOURCE},
             citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
@@ -108,17 +132,47 @@ class Detection(Task):
     def fingerprint(self) -> str:
         return self.found.fingerprint()
 
-    def dataset(self, split: str) -> DetectionData:
-        return DetectionData(self.found, split, self.side, self.options.pad)
+    def dataset(self, split: str) -> DetectionData | TrainingData:
+        chosen = self.options
+        if split != "train":
+            return DetectionData(self.found, split, self.side, chosen.pad)
+        return TrainingData(
+            self.found, self.side, zero_shot=chosen.zero_shot,
+            negatives=FEDERATED.get(chosen.data, "") if chosen.federated else "", prompts=chosen.train_prompts,
+            mosaics=chosen.mosaics, mask_quirk=chosen.mask_quirk,
+        )  # fmt: skip
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
+        """Training targets as in `collate_targets`; those of evaluation are `size` int64 [B, 2]."""
         ids, images, targets = zip(*samples, strict=True)
-        return Batch(torch.tensor(ids), torch.stack(images), {"size": torch.stack([t["size"] for t in targets])})
+        train = "tokens" in targets[0]
+        gathered = collate_targets(targets) if train else {"size": torch.stack([t["size"] for t in targets])}
+        return Batch(torch.tensor(ids), torch.stack(images), gathered)
 
     def model(self, backbone: nn.Module) -> Detector:
-        torch.manual_seed(self.seed)
         chosen = self.options
-        return Detector(backbone, build_text_tower(chosen.text), merge=chosen.merge, objectness=chosen.objectness)
+        text = build_text_tower(chosen.text, chosen.text_weights, chosen.text_drop_path)
+        return Detector(
+            without_rescale(backbone), text, merge=chosen.merge, objectness=chosen.objectness,
+            size_bias=chosen.size_bias,
+        )  # fmt: skip
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        """Mean over images of the sum of `class`, `l1` and `giou`; `count` is the number of images.
+
+        What is padding in every image of the batch costs nothing: a micro-batch of one image encodes its own queries.
+        """
+        targets = batch.targets
+        mask = targets["tokens"][..., 0] > 0
+        queries, instances = (max(1, int(m.sum(1).max())) for m in (mask, targets["present"]))
+        tokens, mask = targets["tokens"][:, :queries], mask[:, :queries]
+        embedded = encode_tokens(model.text, tokens.flatten(0, 1)).unflatten(0, mask.shape)
+        found = model(batch.images, grid, embedded, mask)
+        losses = detection_losses(
+            found.logits, found.boxes, targets["labels"][:, :instances, :queries], targets["boxes"][:, :instances],
+            targets["present"][:, :instances],
+        )  # fmt: skip
+        return {**losses, "count": len(batch)}
 
     def prepare(self, model: nn.Module, split: str) -> Tensor:
         """Queries [K, E] of all categories, in the order of their ids; once for all grids."""
