@@ -55,15 +55,21 @@ class TaskStep(nn.Module):
 
 
 class Drawn(Dataset):
-    """`drawn[(index, epoch)]` -> (index, image, target), augmented by (seed, epoch, index)."""
+    """`drawn[(index, epoch)]` -> (index, image, target), augmented by (seed, epoch, index).
 
-    def __init__(self, dataset: Dataset, seed: int):
-        self.dataset, self.seed = dataset, seed
+    `blind`: the image is an empty tensor where the data set can give a target without decoding.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, blind: bool = False):
+        self.dataset, self.seed, self.blind = dataset, seed, blind and hasattr(dataset, "target")
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, Any, Any]:
         index, epoch = place
+        random = generator("sample", self.seed, epoch, index)
+        if self.blind:
+            return index, torch.empty(0, dtype=torch.uint8), self.dataset.target(index, random)
         if hasattr(self.dataset, "sample"):
-            return (index, *self.dataset.sample(index, generator("sample", self.seed, epoch, index)))
+            return (index, *self.dataset.sample(index, random))
         return (index, *self.dataset[index])
 
 
@@ -95,6 +101,7 @@ def finetune(
     workers: int = 0,
     progress: Callable[[int, int, float, dict[str, float]], None] | None = None,
     compile: bool = False,
+    features: Callable[[Grid], Tensor] | None = None,
 ) -> Training:
     """Train `model` in place on the task's `train` split, from the checkpoint where there is one.
 
@@ -102,6 +109,7 @@ def finetune(
         schedule: grid of each step.
         checkpoint: file written whole every `every_seconds` and on Ctrl-C; removed by the caller when no longer needed.
         progress: called with step, steps, images a second, and the loss's named scalars.
+        features: table of a locked tower's output for all training images at a grid; spares the image forward.
 
     Raises:
         TaskError for a recipe that cannot be, or a checkpoint of another run; Diverged for a loss that is no number.
@@ -131,8 +139,8 @@ def finetune(
         step_module = torch.compile(step_module, dynamic=True)
     batches = StepBatches(seed, training.steps, recipe.steps, recipe.batch, len(dataset), rank, world)
     loader = DataLoader(
-        Drawn(dataset, seed), batch_sampler=batches, num_workers=workers, collate_fn=task.collate,
-        generator=generator("order", seed, 0),
+        Drawn(dataset, seed, blind=features is not None), batch_sampler=batches, num_workers=workers,
+        collate_fn=task.collate, generator=generator("order", seed, 0),
     )  # fmt: skip
     first, started, spent = training.steps, time.perf_counter(), training.seconds
     saved_at = started
@@ -144,6 +152,8 @@ def finetune(
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
             grid = schedule.grid(step + 1, recipe.steps)
+            if features is not None:
+                batch.features = features(grid)[batch.ids]
             with accelerator.autocast():
                 batch = task.augment(model, batch.to(accelerator.device), generator("batch", seed, step, rank))
             values = _gradients(step_module, batch, grid, recipe, accelerator, parameters)

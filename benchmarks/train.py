@@ -17,6 +17,7 @@ from torch import nn
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
+from benchmarks.embeddings import LockedFeatures
 from benchmarks.finetune import Diverged, Training, finetune
 from benchmarks.plan import changed
 from benchmarks.randomness import seed_of
@@ -107,7 +108,7 @@ class Trainer:
             training = finetune(
                 task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
                 every_seconds=self.options.every_seconds, workers=self.options.workers,
-                progress=self._progress(key), compile=self.options.compile,
+                progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
             )  # fmt: skip
             notes = _notes(training)
             if self.accelerator.is_main_process:
@@ -115,6 +116,19 @@ class Trainer:
                 write_atomically(final, lambda path: torch.save(state, path))
                 partial.unlink(missing_ok=True)
         return Trained(model, self._choice(cell, task, model, key), dict(notes))
+
+    def _features(self, cell: Cell, task: Task, model: nn.Module) -> LockedFeatures | None:
+        a, encode = self.accelerator, task.locked_encoder(model.eval())
+        if encode is None:
+            return None
+        identity = {
+            "weights": self.weights_hash(cell), "data": task.fingerprint(), "task": cell.task, "seed": task.seed,
+            "options": task.options.stage("train"), "precision": a.mixed_precision,
+        }  # fmt: skip
+        return LockedFeatures(
+            task, encode, self.store.folder / "embeddings", identity, a.device, self.options.batch,
+            self.options.workers, a.autocast, self.say,
+        )  # fmt: skip
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
         more = {"drop_path": recipe.drop_path} if recipe.drop_path else {}

@@ -7,7 +7,7 @@ the runner owns those. The grid is an explicit argument everywhere and no parame
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -120,7 +120,8 @@ class Batch:
     """A batch as the runner sees it: `len(batch)`, `batch[2:6]`, `batch.to(device)`.
 
     `ids` int64 [B] are dataset indices; `images` uint8 [B,3,H,W], or a list of uint8 [3,h,w] where sizes differ, or
-    float [B,3,H,W] already normalised; `targets` is whatever `slice_targets` can cut.
+    float [B,3,H,W] already normalised; `targets` is whatever `slice_targets` can cut; `features` is what
+    `Task.locked_encoder` gave for the images, where the runner has kept it (then `images` is empty).
     """
 
     ids: Tensor
@@ -132,10 +133,14 @@ class Batch:
         return len(self.ids)
 
     def __getitem__(self, index: slice) -> Batch:
-        return Batch(self.ids[index], self.images[index], slice_targets(self.targets, index), self.features)
+        return Batch(
+            self.ids[index], self.images[index], slice_targets(self.targets, index), slice_targets(self.features, index)
+        )
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(move(self.ids, device), move(self.images, device), move(self.targets, device), self.features)
+        return Batch(
+            move(self.ids, device), move(self.images, device), move(self.targets, device), move(self.features, device)
+        )
 
 
 class Frozen(nn.Module):
@@ -245,6 +250,14 @@ class Task:
     def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Batch augmentation on the device, after the backbone's normalisation (mixup and the like)."""
         return batch
+
+    def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
+        """`(images, grid) -> [B, ...]` of a tower that is never trained, where training images are not augmented.
+
+        The runner then keeps its output for each grid and hands it back as `batch.features`; the data set may offer
+        `target(i, generator)`, so that no picture is decoded either. None: every step sees images.
+        """
+        return None
 
     def choices(self) -> list[dict[str, Any]]:
         """View options that compete on minival at the training grid after training; only the best meets the test."""

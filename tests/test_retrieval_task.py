@@ -1,5 +1,6 @@
 """Caption data in its three forms, locked-image tuning, cached against recomputed embeddings, the meter."""
 
+import dataclasses
 import io
 import json
 import os
@@ -9,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
 from backbones.features import Features
+from backbones.grids import GridSchedule
+from benchmarks.embeddings import LockedFeatures
+from benchmarks.finetune import finetune
 from tasks import TaskError, View, build_task
 from tasks.retrieval import data as caption_module
 from tasks.retrieval.data import CaptionData, held_out, load_captions
@@ -73,27 +78,18 @@ def batch_of(task, split, indices, generator=None):
     return task.collate(samples)
 
 
-def train(task, steps, cached, seed=0, grid=(4, 4)):
+def train(task, steps, cached, folder, seed=0, grid=(4, 4)):
+    """The runner's own loop, with or without the table of the locked tower."""
     torch.manual_seed(seed)
     backbone = TinyBackbone()
     model = task.model(backbone)
-    count = len(task.dataset("train"))
-    table = None
-    if cached:
-        table = model.backbone(batch_of(task, "train", range(count)).images, grid).pooled
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(1)
-    losses = []
-    for _ in range(steps):
-        batch = batch_of(task, "train", torch.randperm(count, generator=generator)[:16].tolist(), generator)
-        if cached:
-            batch.features = table[batch.ids]
-        loss = task.loss(model, batch, grid)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return model, losses, backbone
+    encode = task.locked_encoder(model)
+    features = LockedFeatures(task, encode, folder, {"weights": seed}, batch=16) if cached else None
+    recipe = dataclasses.replace(task.recipe, steps=steps, batch=16, lr=1e-2, warmup=0, weight_decay=0.01)
+    training = finetune(
+        task, model, recipe, GridSchedule("fixed", (grid,)), Accelerator(cpu=True), seed=1, features=features
+    )
+    return model, training.losses, backbone
 
 
 def evaluate(task, model, grids, size=3):
@@ -109,18 +105,41 @@ def evaluate(task, model, grids, size=3):
 @pytest.mark.parametrize("loss", ["sigmoid", "contrastive"])
 def test_cached_embeddings_train_as_recomputed_ones(tmp_path, loss):
     task = tiny_task(scenes(tmp_path), loss=loss)
-    direct, losses, backbone = train(task, 4, cached=False)
-    again, cached_losses, cached_backbone = train(task, 4, cached=True)
+    direct, losses, backbone = train(task, 4, False, tmp_path)
+    again, cached_losses, cached_backbone = train(task, 4, True, tmp_path)
     # another batch size of the locked tower may round the last bit differently
     assert cached_losses == pytest.approx(losses, rel=1e-5)
-    assert backbone.calls == 4 and cached_backbone.calls == 1
+    batches = -(-len(task.dataset("train")) // 16)
+    assert backbone.calls == 4 and cached_backbone.calls == batches
     for (name, a), b in zip(direct.state_dict().items(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+    assert train(task, 4, True, tmp_path)[2].calls == 0  # the table is read from disk
+
+
+def test_tables_of_a_locked_tower(tmp_path):
+    task = tiny_task(scenes(tmp_path))
+    model, said = task.model(TinyBackbone()), []
+    encode = task.locked_encoder(model)
+    tables = LockedFeatures(task, encode, tmp_path / "t", {"weights": "w"}, batch=7, say=said.append)
+    images = batch_of(task, "train", range(len(task.dataset("train")))).images
+    torch.testing.assert_close(tables((4, 4)), model.backbone(images, (4, 4)).pooled)
+    assert not torch.equal(tables((2, 2)), tables((4, 4))) and len(list((tmp_path / "t").iterdir())) == 2
+    assert len(said) == 2 and "embedded at grid 4x4" in said[0]
+    other = LockedFeatures(task, None, tmp_path / "t", {"weights": "other"})
+    assert not other.path((4, 4)).exists()
+    tables.path((4, 4)).write_bytes(b"half")
+    with pytest.raises(TaskError, match="is broken, delete it"):
+        LockedFeatures(task, None, tmp_path / "t", {"weights": "w"})((4, 4))
+    torch.save(torch.zeros(3, 2), tables.path((4, 4)))
+    with pytest.raises(TaskError, match="holds 3 embeddings for"):
+        LockedFeatures(task, None, tmp_path / "t", {"weights": "w"})((4, 4))
+    trained = tiny_task(tmp_path, locked=False)
+    assert trained.locked_encoder(trained.model(TinyBackbone())) is None
 
 
 def test_tuning_beats_the_start_and_the_locked_tower_stays(tmp_path):
     task = tiny_task(scenes(tmp_path))
-    model, losses, backbone = train(task, 20, cached=True)
+    model, losses, backbone = train(task, 20, True, tmp_path)
     torch.manual_seed(0)
     before = TinyBackbone()
     assert torch.equal(backbone.proj.weight, before.proj.weight)
@@ -133,7 +152,7 @@ def test_tuning_beats_the_start_and_the_locked_tower_stays(tmp_path):
 
 def test_unlocked_tower_is_trained(tmp_path):
     task = tiny_task(scenes(tmp_path), locked=False)
-    model, _, backbone = train(task, 2, cached=False)
+    model, _, backbone = train(task, 2, False, tmp_path)
     torch.manual_seed(0)
     assert not torch.equal(backbone.proj.weight, TinyBackbone().proj.weight)
     assert "backbone.proj.weight" in model.state_dict()

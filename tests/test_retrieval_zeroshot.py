@@ -1,13 +1,11 @@
-"""Prompt ensembles, zero-shot metrics, and the cache of a locked tower's embeddings."""
+"""Prompt ensembles and zero-shot metrics."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backbones.features import Features
 from tasks import TaskError
-from tasks.retrieval.cache import cache_key, cached_embeddings
 from tasks.retrieval.zeroshot import class_embeddings, templates, zero_shot_metrics
 
 
@@ -58,32 +56,3 @@ def test_metrics_equal_topk_and_ties_are_wrong():
 def test_bad_input_is_named(call, message):
     with pytest.raises(TaskError, match=message):
         call()
-
-
-class Counting(nn.Module):
-    calls = 0
-
-    def forward(self, images, grid):
-        self.calls += 1
-        pooled = images.float().mean((2, 3)) * grid[0]
-        return Features(pooled, pooled[:, None, None], pooled[:, None][:, :0])
-
-
-def test_embeddings_are_computed_once_for_each_grid(tmp_path):
-    images = torch.randint(0, 255, (10, 3, 6, 6), dtype=torch.uint8)
-    backbone = Counting()
-
-    def table(grid, weights="w", count=10):
-        return cached_embeddings(backbone, lambda i: images[i], count, grid, tmp_path, (weights, "data", 6), batch=4)
-
-    first = table((2, 2))
-    assert backbone.calls == 3 and torch.equal(table((2, 2)), first) and backbone.calls == 3
-    torch.testing.assert_close(first, images.float().mean((2, 3)) * 2)
-    assert not torch.equal(table((3, 3)), first) and backbone.calls == 6
-    table((2, 2), weights="other")
-    assert backbone.calls == 9 and len(list(tmp_path.iterdir())) == 3
-    with pytest.raises(TaskError, match="holds 10 embeddings for 9 images"):
-        table((2, 2), count=9)
-    (tmp_path / f"{cache_key('w', (2, 2), 'data', 6)}.pt").write_bytes(b"half")
-    with pytest.raises(TaskError, match="is broken, delete it"):
-        table((2, 2))

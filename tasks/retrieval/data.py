@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.retrieval.images import folder_reader, to_tensor
+from tasks.scenes import SCENES, scenes_folder
 from tasks.task import TaskError
 
 MINIVAL = 500  # images held out of train where a set has no val, at most a tenth of it
@@ -58,6 +59,10 @@ DATA: dict[str, CaptionData] = {
     "coco2017": CaptionData(
         "coco", "coco/annotations/captions_{split}2017.json", {"train": 118287, "test": 5000}, "coco/{split}2017",
         source="https://cocodataset.org (2017 images and annotations)",
+    ),
+    "scenes": CaptionData(
+        "karpathy", f"{SCENES}/captions.json", {"train": 320, "test": 80}, f"{SCENES}/images",
+        source="drawn on the first run",
     ),
 }  # fmt: skip
 _COCO_SPLIT = {"test": "val"}  # COCO 2017 publishes no captions of its test pictures: its val is reported
@@ -111,6 +116,8 @@ def load_captions(root: str | Path, name: str, split: str, captions_per_image: i
     Example: `len(load_captions("data", "flickr8k", "test"))` is 1000.
     """
     spec = caption_data(name)
+    if name == "scenes":
+        scenes_folder(Path(root))
     has_val = "val" in spec.sizes or (not spec.sizes and "val" in _karpathy_splits(Path(root), spec))
     wanted = split
     if split == "minival":
@@ -228,8 +235,12 @@ class CaptionDataset(Dataset):
         return self.image(i), i if self.tokenize is None else self.tokenize([self.set.captions[i][0]])[0]
 
     def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, Any]:
+        return self.image(i), self.target(i, generator)
+
+    def target(self, i: int, generator: torch.Generator) -> Any:
+        """The target of `sample` without its picture."""
         if self.tokenize is None:
-            return self[i]
+            return i
         captions = self.set.captions[i]
         chosen = int(torch.randint(len(captions), (), generator=generator))
-        return self.image(i), self.tokenize([captions[chosen]])[0]
+        return self.tokenize([captions[chosen]])[0]

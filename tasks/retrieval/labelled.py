@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.retrieval.images import to_tensor
+from tasks.scenes import SCENES, scenes_folder
 from tasks.task import TaskError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -37,6 +38,7 @@ DATA: dict[str, LabelledData] = {
         "classification/imagewoof9_{split}_*.parquet", {"train": 1350, "test": 540},
         "mini pack: run_all.py prepare (upstream: fastai Imagewoof)",
     ),
+    "scenes": LabelledData(f"{SCENES}/classification", {"train": 480, "test": 240}, "drawn on the first run"),
 }  # fmt: skip
 
 
@@ -77,6 +79,8 @@ def load_labelled(root: str | Path, name: str, split: str) -> LabelledSet:
     root, spec = Path(root), labelled_data(name)
     if spec.sizes and split not in spec.sizes:
         raise TaskError(f"{name} has no split {split!r}; it has: {', '.join(spec.sizes)}")
+    if name == "scenes":
+        scenes_folder(root)
     found = _parquet(root, spec, split) if spec.files.endswith(".parquet") else _folder(root, spec, split)
     expected = spec.sizes.get(split, len(found.names))
     if len(found.names) != expected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class Retrieval(Task):
         return self._tokenizer(captions)
 
     def missing(self) -> list[str]:
+        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
+            return []
         found = []
         for split in caption_data(self.options.data).sizes or ("train",):
             try:
@@ -90,6 +92,11 @@ class Retrieval(Task):
 
         o = self.options
         return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained)
+
+    def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
+        if not model.locked:
+            return None
+        return lambda images, grid: model.backbone(images, grid).pooled
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
         image = model.encode_image(batch.images, grid, batch.features)

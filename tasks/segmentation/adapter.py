@@ -19,8 +19,8 @@ from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
 from tasks.segmentation.windows import predict_labels
 from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
-CROP, MINI_CROP = 480, 240  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
-SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample")  # packs whose pictures have at most 320 px
+CROP, MINI_CROP, SCENES_CROP = 480, 240, 120  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
+SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample", "scenes")  # pictures of at most 320 px
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SegmentationOptions(Options):
 
     data: str = option("ade20k", "train", "a known set, or a folder of images/ and annotations/ under the data root")
     head: str = option("linear", "train", "linear, segmenter or upernet")
-    crop: int = option(0, "train", "pixels; 0: 480, and 240 for the small packs")
+    crop: int = option(0, "train", "pixels; 0: 480, 240 for the small packs, 120 for scenes")
     num_classes: int = option(0, "train", "for a folder without meta.json")
     ignore_index: int = option(255, "train", "for a folder without meta.json")
     reduce_zero_label: bool = option(False, "train", "for a folder without meta.json")
@@ -56,7 +56,7 @@ class Segmentation(Task):
         super().__init__(root, options, seed)
         chosen = self.options
         small = chosen.data in SMALL_SETS
-        self.crop = chosen.crop or (MINI_CROP if small else CROP)
+        self.crop = chosen.crop or (SCENES_CROP if chosen.data == "scenes" else MINI_CROP if small else CROP)
         if self.crop < 1:
             raise TaskError(f"crop {self.crop} is not a number of pixels")
         self._check_looks(chosen.stage("eval"))
@@ -110,6 +110,8 @@ class Segmentation(Task):
         return tuple(DATASETS.get(self.found.spec.mmseg_type).METAINFO["classes"])
 
     def missing(self) -> list[str]:
+        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
+            return []
         try:
             splits = self.found.splits()
         except TaskError as error:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tasks.scenes import scenes_folder
 from tasks.task import TaskError
 
 Folders = tuple[str, str, str]  # images, annotations, list of ids ("" where the images are the list)
@@ -157,6 +158,9 @@ def find_set(
 
     Example: `find_set("voc21", "data").splits() == ["train", "minival", "val"]`
     """
+    if name == "scenes":
+        folder = scenes_folder(Path(root))
+        return SegmentationSet(_spec_from_meta(name, folder / "meta.json"), folder)
     places = [Path(root) / "segmentation", Path(root)]
     if name in KNOWN:
         for place in places:
@@ -179,4 +183,5 @@ def find_set(
         return SegmentationSet(
             SetSpec(name, name, classes=classes, ignore_index=ignore_index, reduce_zero_label=reduce_zero_label), folder
         )
-    raise TaskError(f"no {name}/ and no {name}_*.tar in {places[0]} or {places[1]}; known sets: {', '.join(KNOWN)}")
+    known = ", ".join([*KNOWN, "scenes"])
+    raise TaskError(f"no {name}/ and no {name}_*.tar in {places[0]} or {places[1]}; known sets: {known}")
