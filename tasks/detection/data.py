@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from tasks.detection.annotations import Truth, read_json, read_truth
 from tasks.detection.boxes import pad_square
+from tasks.scenes import scenes_folder
 from tasks.task import TaskError
 
 SOURCE = "https://www.lvisdataset.org/dataset and https://cocodataset.org/#download (train2017, val2017)"
@@ -31,7 +32,8 @@ KNOWN: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "lvis_real": ("detection", {"val": "lvis_v0.5_real_val_subset.json"}),
 }
-MINI = ("lvis_coco80", "lvis_real")
+SCENES = {"train": "detection/train.json", "val": "detection/val.json"}  # in the folder of drawn scenes
+SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels; 720 for others
 # COCO lists every absent category; few of them imitate LVIS, whose images are each checked for a few
 FEDERATED = {"lvis_coco80": "federated_neg_category_ids.json"}
 HELD_OUT = 10  # every tenth training image is minival
@@ -87,15 +89,19 @@ def decode(data: bytes, name: str = "picture") -> Tensor:
 class DetectionSet:
     """Labels and pictures of a data set.
 
-    Args: data: a known name, or a folder under `root` with train.json and val.json in LVIS or COCO form.
+    Args: data: a known name, `scenes` (drawn on first use), or a folder under `root` with train.json and val.json in
+        LVIS or COCO form.
     Raises: TaskError for an unknown set, missing labels, an unknown split.
     """
 
     def __init__(self, data: str, root: Path):
+        if data == "scenes":
+            self.folder, self.files = scenes_folder(root), SCENES
+            return
         folder, self.files = KNOWN.get(data, (data, {"train": "train.json", "val": "val.json"}))
         self.folder = root / folder
         if data not in KNOWN and not self.folder.is_dir():
-            near = difflib.get_close_matches(data, KNOWN, 3, 0.4) or KNOWN
+            near = difflib.get_close_matches(data, [*KNOWN, "scenes"], 3, 0.4) or [*KNOWN, "scenes"]
             raise TaskError(f"no detection data {data!r} under {root}; nearest: {', '.join(near)}")
 
     def missing(self) -> list[str]:

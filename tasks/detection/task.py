@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.detection.boxes import to_pixels, top_pairs
-from tasks.detection.data import FEDERATED, MINI, SOURCE, DetectionData, DetectionSet
+from tasks.detection.data import FEDERATED, SIDES, SOURCE, DetectionData, DetectionSet
 from tasks.detection.losses import detection_losses
 from tasks.detection.lvis_scorer import MAX_DETECTIONS, score_fast
 from tasks.detection.model import Detector, without_rescale
@@ -24,15 +24,15 @@ from tasks.detection.training import TrainingData, collate_targets
 from tasks.retrieval.meter import RecordMeter
 from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
-SIDE, MINI_SIDE = 720, 240
+SIDE = 720
 
 
 @dataclass(frozen=True)
 class DetectionOptions(Options):
     """What can be chosen; `grid = side / patch`."""
 
-    data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, or a folder with train.json and val.json")
-    side: int = option(0, "train", "pixels of the padded square; 0: 720, and 240 for the mini packs")
+    data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, scenes, or a folder of train.json, val.json")
+    side: int = option(0, "train", "pixels of the padded square; 0: 720, 240 for the mini packs, 120 for scenes")
     text: str = option("ViT-B-16-quickgelu", "train", "text tower of queries: an open_clip model, tiny, nano, small")
     text_weights: str = option("", "train", "open_clip's tag, or a file of ours with a tower under text.; empty: none")
     text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
@@ -102,7 +102,7 @@ class Detection(Task):
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         chosen = self.options
-        self.side = chosen.side or (MINI_SIDE if chosen.data in MINI else SIDE)
+        self.side = chosen.side or SIDES.get(chosen.data, SIDE)
         if self.side < 1:
             raise TaskError(f"side {self.side} is not a number of pixels")
         if not 0 <= chosen.pad <= 1:
