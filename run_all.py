@@ -218,6 +218,23 @@ def bench(
     print(json.dumps({"backbone": backbone, "batch": batch, "device": device, "grids": found}, indent=1))
 
 
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A pack, such as cars98; `check data` lists them.")],
+    sources: Annotated[list[Path], typer.Option("--from", help="Folder or archive of the download; may be repeated.")],
+    out: Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Data root to build the pack in.")] = Path("data"),
+) -> None:
+    """Build a small pack from an official download, whole or not at all.
+
+    Example: run_all.py prepare voc21 --from VOCdevkit --out DATA
+    """
+    from benchmarks.prepare import prepare as build
+
+    for path in build(name, sources, out):
+        print(path)
+    print(f"try: run_all.py check data {name} --data-root {out}")
+
+
 @check.command(name="data")
 def check_data(suite: SuiteName = "demo", data_root: DataRoot = Path("data"), only: Only = None) -> None:
     """Is the data of a suite there?  Example: run_all.py check data mini/classification --data-root DATA"""

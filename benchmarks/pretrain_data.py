@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+
+from tasks.pictures import read_rgb
 
 SIDE = 64
 
@@ -28,11 +28,10 @@ class Pictures:
 def _decode(sources: Iterable[bytes | Path], count: int) -> Tensor:
     pixels = np.empty((count, 3, SIDE, SIDE), np.uint8)
     for i, source in enumerate(sources):
-        stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(stream) as image:
-            if image.size != (SIDE, SIDE):
-                raise ValueError(f"picture {i} is {image.size[0]}x{image.size[1]} px, Tiny ImageNet has {SIDE}x{SIDE}")
-            pixels[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+        image = read_rgb(source, f"picture {i}" if isinstance(source, bytes) else str(source))
+        if image.shape != (SIDE, SIDE, 3):
+            raise ValueError(f"picture {i} is {image.shape[1]}x{image.shape[0]} px, Tiny ImageNet has {SIDE}x{SIDE}")
+        pixels[i] = image.transpose(2, 0, 1)
     return torch.from_numpy(pixels)
 
 

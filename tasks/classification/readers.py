@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,16 +53,12 @@ def decode(content: Any, name: str = "picture") -> Tensor:
     """
     from PIL import Image
 
-    try:
-        if isinstance(content, bytes):
-            content = io.BytesIO(content)
-        if isinstance(content, io.BytesIO | Path):
-            with Image.open(content) as image:
-                content = np.array(image.convert("RGB"))
-        elif isinstance(content, Image.Image):
-            content = np.array(content.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise TaskError(f"{name} cannot be decoded: {error}") from error
+    from tasks.pictures import read_rgb
+
+    if isinstance(content, bytes | Path):
+        content = read_rgb(content, name)
+    elif isinstance(content, Image.Image):
+        content = np.array(content.convert("RGB"))
     return torch.from_numpy(np.ascontiguousarray(content)).permute(2, 0, 1).contiguous()
 
 

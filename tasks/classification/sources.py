@@ -17,7 +17,6 @@ from tasks.scenes import scenes_folder
 from tasks.task import Recipe, TaskError
 
 IMAGENET_SPLITS = ("val", "real", "v2", "a", "r", "sketch")
-MINI_SOURCE = "mini pack: run_all.py prepare"
 
 
 def _official(steps: int, warmup: int, lr: float) -> Recipe:
@@ -52,8 +51,9 @@ class DataSpec:
 def _mini(name: str, tests: int, steps: int) -> DataSpec:
     # chosen on minival of cars98 with flexivit_nano at grid 8: 0.1 before 0.03, 0.3 and AdamW at 3e-4, 1e-3, 3e-3
     recipe = Recipe(steps=steps, batch=32, lr=0.1, warmup=20, clip=1.0)
+    source = f"run_all.py prepare {name} --from PATH"
     files = f"classification/{name}_{{split}}_*.parquet"
-    return DataSpec("parquet", files, 0.1, recipe, "inception", 120, {"test": tests}, MINI_SOURCE)
+    return DataSpec("parquet", files, 0.1, recipe, "inception", 120, {"test": tests}, source)
 
 
 DATA: dict[str, DataSpec] = {

@@ -5,23 +5,23 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import io
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.detection.annotations import Truth, read_json, read_truth
 from tasks.detection.boxes import pad_square
+from tasks.pictures import read_rgb
 from tasks.scenes import scenes_folder
 from tasks.task import TaskError
 
 SOURCE = "https://www.lvisdataset.org/dataset and https://cocodataset.org/#download (train2017, val2017)"
+SOURCES = {"lvis_coco80": "run_all.py prepare lvis_coco80 --from PATH (COCO val2017 with annotations)"}
 # name -> folder under the data root, labels of each split
 KNOWN: dict[str, tuple[str, dict[str, str]]] = {
     "lvis": ("lvis", {"train": "lvis_v1_train.json", "val": "lvis_v1_val.json"}),
@@ -77,13 +77,7 @@ def decode(data: bytes, name: str = "picture") -> Tensor:
 
     Raises: TaskError for bytes that are no picture.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except (UnidentifiedImageError, OSError) as error:
-        raise TaskError(f"{name} cannot be decoded: {error}") from error
+    return torch.from_numpy(read_rgb(data, name)).permute(2, 0, 1).contiguous()
 
 
 class DetectionSet:
@@ -96,17 +90,19 @@ class DetectionSet:
 
     def __init__(self, data: str, root: Path):
         if data == "scenes":
-            self.folder, self.files = scenes_folder(root), SCENES
+            self.folder, self.files, self.source = scenes_folder(root), SCENES, ""
             return
         folder, self.files = KNOWN.get(data, (data, {"train": "train.json", "val": "val.json"}))
-        self.folder = root / folder
+        self.folder, self.source = root / folder, SOURCES.get(data, SOURCE)
         if data not in KNOWN and not self.folder.is_dir():
             near = difflib.get_close_matches(data, [*KNOWN, "scenes"], 3, 0.4) or [*KNOWN, "scenes"]
             raise TaskError(f"no detection data {data!r} under {root}; nearest: {', '.join(near)}")
 
     def missing(self) -> list[str]:
-        absent = [self.path(f) for f in self.files.values() if not self.path(f).is_file()]
-        return [f"{path} is missing; from {SOURCE}" for path in absent]
+        # `real` is a look at few pictures, which no suite asks for
+        needed = [name for split, name in self.files.items() if split != "real"]
+        absent = [self.path(f) for f in needed if not self.path(f).is_file()]
+        return [f"{path} is missing; get it from {self.source}" for path in absent]
 
     def path(self, name: str) -> Path:
         return self.folder / name

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.detection.boxes import to_pixels, top_pairs
-from tasks.detection.data import FEDERATED, SIDES, SOURCE, DetectionData, DetectionSet
+from tasks.detection.data import FEDERATED, SIDES, SOURCE, SOURCES, DetectionData, DetectionSet
 from tasks.detection.losses import detection_losses
 from tasks.detection.lvis_scorer import MAX_DETECTIONS, score_fast
 from tasks.detection.model import Detector, without_rescale
@@ -115,7 +115,7 @@ class Detection(Task):
             "detection", "v2", metric="AP", image_size=self.side,
             splits={"train": None, "minival": None, "val": 19_809 if chosen.data == "lvis" else None}
             | ({"real": None} if chosen.data == "lvis_coco80" else {}),
-            sources={chosen.data: SOURCE},
+            sources={chosen.data: SOURCES.get(chosen.data, SOURCE)},
             citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
 

@@ -40,12 +40,12 @@ class CaptionData:
 DATA: dict[str, CaptionData] = {
     "flickr8k": CaptionData(
         "parquet", "retrieval/flickr8k_{split}_*.parquet", {"train": 4000, "val": 500, "test": 1000},
-        source="mini pack: run_all.py prepare (upstream: Flickr8k, Hodosh et al. 2013)",
+        source="run_all.py prepare flickr8k --from PATH (Flickr8k, Hodosh et al. 2013)",
     ),
     "coco_val2017_subset": CaptionData(
         "karpathy", "retrieval/dataset_coco_val2017_subset.json", {"train": 2022, "test": 800},
         "detection/images_*.tar",
-        source="mini pack: run_all.py prepare (upstream: COCO 2017, cocodataset.org)",
+        source="run_all.py prepare lvis_coco80 --from PATH (COCO val2017 with annotations)",
     ),
     "flickr30k": CaptionData(
         "karpathy", "flickr30k/dataset_flickr30k.json", {"train": 29000, "val": 1014, "test": 1000},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from tasks.pictures import read_picture
 from tasks.task import TaskError
 
 
@@ -56,12 +58,5 @@ def to_tensor(content: bytes, size: int, name: str = "image") -> Tensor:
     Returns: uint8 [3, size, size]; bilinear with antialiasing.
     Raises: TaskError naming a picture that cannot be decoded.
     """
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            square = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    except OSError as error:
-        raise TaskError(f"{name} cannot be decoded: {error}") from error
+    square = read_picture(content, name).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()

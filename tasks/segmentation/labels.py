@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from tasks.pictures import read_picture
 from tasks.segmentation.confusion import IGNORE
 from tasks.task import TaskError
 
@@ -20,16 +20,13 @@ def read_label_map(path: str | Path) -> np.ndarray:
 
     Example: `read_label_map("annotations/validation/2007_000175.png")`
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _ONE_BYTE:
-                kind = "16-bit" if image.mode.startswith("I") else f"mode {image.mode}"
-                raise TaskError(f"{path} is a {kind} image; label maps have 8 bits, in one channel or with a palette")
-            return np.array(image).astype(np.uint8, copy=False)
-    except FileNotFoundError:
-        raise TaskError(f"no label map {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise TaskError(f"{path} cannot be read as an image: {error}") from error
+    if not Path(path).is_file():
+        raise TaskError(f"no label map {path}")
+    image = read_picture(Path(path), str(path))
+    if image.mode not in _ONE_BYTE:
+        kind = "16-bit" if image.mode.startswith("I") else f"mode {image.mode}"
+        raise TaskError(f"{path} is a {kind} image; label maps have 8 bits, in one channel or with a palette")
+    return np.array(image).astype(np.uint8, copy=False)
 
 
 def to_classes(
