@@ -8,9 +8,12 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
+    from torch import nn
+
+    from backbones.weights import VitShape
 
 GROUP = "flexivit_transfer.backbones"
 
@@ -19,7 +22,8 @@ GROUP = "flexivit_transfer.backbones"
 class BackboneSpec:
     """What is known of a backbone before it is built.
 
-    `native_grid` None: flexible, runs well at every grid of its training.
+    `native_grid` None: flexible, runs well at every grid of its training. `shape`: its architecture where that is
+    known without building it, so that a plan can tell costs.
     """
 
     name: str
@@ -29,6 +33,7 @@ class BackboneSpec:
     trained_on: str = ""
     weights: str = ""
     licence: str = ""
+    shape: VitShape | None = None
 
 
 _SPECS: dict[str, BackboneSpec] = {}

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones import build_backbone
+from backbones import backbone_spec, build_backbone
 from backbones.grids import Grid, parse_schedule
+from backbones.weights import VitShape
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
 SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16
@@ -27,11 +28,24 @@ def macs(encoder: nn.Module, grid: Grid) -> int:
     Example: `macs(build_backbone("flexivit_nano"), (15, 15))`
     """
     trunk, side = encoder.trunk, encoder.image_size
-    prefix, width = trunk.num_prefix_tokens, trunk.embed_dim
-    tokens = grid[0] * grid[1] + prefix
     matrices = sum(m.weight.numel() for m in trunk.blocks.modules() if isinstance(m, nn.Linear))
-    attention = 2 * tokens * width * len(trunk.blocks)
+    tokens = grid[0] * grid[1] + trunk.num_prefix_tokens
+    return _vit_macs(tokens, matrices, trunk.embed_dim, len(trunk.blocks), side)
+
+
+def _vit_macs(tokens: int, matrices: int, width: int, depth: int, side: tuple[int, int]) -> int:
+    attention = 2 * tokens * width * depth
     return int(tokens * (matrices + attention) + 3 * width * side[0] * side[1])
+
+
+def shape_macs(shape: VitShape, grid: Grid, side: tuple[int, int]) -> int:
+    """`macs` of an architecture that is not built.
+
+    Example: `shape_macs(backbone_spec("flexivit_l_i1k").shape, (15, 15), (240, 240))`
+    """
+    tokens = grid[0] * grid[1] + (shape.pool == "token")
+    matrices = shape.depth * (4 * shape.width**2 + 2 * shape.width * shape.mlp)
+    return _vit_macs(tokens, matrices, shape.width, shape.depth, side)
 
 
 @functools.lru_cache(maxsize=64)
@@ -48,6 +62,8 @@ def macs_of(name: str, options: Mapping[str, Any], grid: Grid, side: int) -> int
     """MACs by name, for a plan; None where they cannot be known without weights."""
     if name.startswith("timm:") or name.endswith((".npz", ".safetensors")):
         return None
+    if (shape := backbone_spec(name).shape) is not None:
+        return shape_macs(shape, grid, (side, side))
     encoder = _outline(name, json.dumps(dict(options), sort_keys=True))
     if encoder is None or not hasattr(encoder, "trunk"):
         return None

@@ -131,7 +131,7 @@ def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
     import inspect
 
     takes_splits = "splits" in inspect.signature(task.missing).parameters
-    found = task.missing(splits) if takes_splits else task.missing()
+    found = list(dict.fromkeys(task.missing(splits) if takes_splits else task.missing()))
     known = " ".join(f"{name}: {source}" for name, source in task.card.sources.items() if source)
     return [
         f if "get it from" in f or not known or any(s in f for s in task.card.sources.values()) else f"{f}; {known}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backbones.features import Normalisation
-from backbones.flexible import FlexiBackbone
 from backbones.registry import BackboneSpec, register_backbone
 from backbones.weights import VitShape, fetch
-from backbones.zoo.files import build_from_npz, initialise, vit_trunk
+
+if TYPE_CHECKING:
+    from backbones.flexible import FlexiBackbone
 
 BUCKET = "https://storage.googleapis.com/big_vision/flexivit"
 LICENCE = "Apache-2.0"
@@ -33,19 +33,21 @@ def _build(
     num_classes: int | None = None,
     **options: Any,
 ) -> FlexiBackbone:
+    from backbones.flexible import FlexiBackbone  # timm takes seconds to import, a plan needs only names
+    from backbones.zoo.files import HALF, build_from_npz, initialise, vit_trunk
+
     shape = _SIZES[size]
     if pretrained:
         found = path or str(fetch(f"{BUCKET}/{file}", checksum))
         return build_from_npz(found, 240, native, drop_path, num_classes, expected=shape, **options)
     classes = (21843 if "i21k" in file else 1000) if num_classes is None else num_classes
     trunk = initialise(vit_trunk(VitShape(**{**vars(shape), "classes": classes}), drop_path))
-    half = Normalisation((0.5,) * 3, (0.5,) * 3)
-    return FlexiBackbone(trunk, half, 240, native, **options)
+    return FlexiBackbone(trunk, HALF, 240, native, **options)
 
 
 def _register(name: str, file: str, size: str, trained_on: str, native: int | None = None) -> None:
     build = partial(_build, file, size, native or 15)
-    register_backbone(BackboneSpec(name, build, 240, native, trained_on, f"{BUCKET}/{file}", LICENCE))
+    register_backbone(BackboneSpec(name, build, 240, native, trained_on, f"{BUCKET}/{file}", LICENCE, _SIZES[size]))
 
 
 for _size in "sbl":

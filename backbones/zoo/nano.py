@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from backbones.flexible import FlexiBackbone
 from backbones.registry import BackboneSpec, register_backbone
 from backbones.weights import VitShape, WeightsError
-from backbones.zoo.files import HALF, build_from_safetensors, initialise, vit_trunk
+
+if TYPE_CHECKING:
+    from backbones.flexible import FlexiBackbone
 
 FOLDER = Path(__file__).parent / "weights"
 SHAPE = VitShape(128, 6, 4, 512, (32, 32), (7, 7), True, "token", 100)
@@ -19,6 +20,9 @@ NATIVE = {"flexivit_nano": None, "vit_nano_g15": 15, "vit_nano_g8": 8}
 def _build(
     name: str, pretrained: bool = True, drop_path: float = 0.0, num_classes: int | None = None, **options: Any
 ) -> FlexiBackbone:
+    from backbones.flexible import FlexiBackbone  # timm takes seconds to import, a plan needs only names
+    from backbones.zoo.files import HALF, build_from_safetensors, initialise, vit_trunk
+
     options = {"image_size": 120, "native_grid": NATIVE[name] or 8, **options}
     if pretrained:
         file = FOLDER / f"{name}.safetensors"
@@ -32,5 +36,7 @@ def _build(
 
 for _name, _grid in NATIVE.items():
     register_backbone(
-        BackboneSpec(_name, partial(_build, _name), 120, _grid, "Tiny ImageNet, 100 classes", f"{_name}.safetensors")
+        BackboneSpec(
+            _name, partial(_build, _name), 120, _grid, "Tiny ImageNet, 100 classes", f"{_name}.safetensors", shape=SHAPE
+        )
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.formats import read_columns, read_json
 from tasks.task import TaskError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
@@ -62,10 +62,11 @@ def decode(content: Any, name: str = "picture") -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(content)).permute(2, 0, 1).contiguous()
 
 
-def read_folder(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
-    """One folder a class, as torchvision's ImageFolder. `classes` fixes which folder is which label.
+def read_folder(folder: Path, classes: Sequence[str] | None = None, partial: bool = False) -> Labelled:
+    """One folder a class, as torchvision's ImageFolder. `classes` fixes which folder is which label; unless `partial`
+    all of them must be there (an empty folder says that there is no picture of a class).
 
-    Raises: TaskError where the folder is missing, empty or holds a class that `classes` does not have.
+    Raises: TaskError where the folder is missing, empty, lacks a class, or holds one that `classes` does not have.
     """
     if not folder.is_dir():
         raise TaskError(f"no folder {folder}")
@@ -73,6 +74,9 @@ def read_folder(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
     index = {name: i for i, name in enumerate(classes or found)}
     if unknown := [n for n in found if n not in index]:
         raise TaskError(f"{folder} has the class folder {unknown[0]!r}, which the training classes do not")
+    if not partial and (absent := [n for n in index if n not in found]):
+        # a score over the other classes would be another number
+        raise TaskError(f"{folder} has no folder of class {absent[0]!r} ({len(absent)} of {len(index)} are missing)")
     pairs = [
         (index[name], path)
         for name in found
@@ -90,18 +94,10 @@ def read_folder(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
 def read_parquet(paths: Sequence[Path], classes: Sequence[str] | None = None) -> Labelled:
     """Columns `image` (bytes, or Hugging Face's struct with bytes), `label`, and `filename` where there is one.
 
-    Raises: TaskError naming a missing column and those that are there.
+    Raises: TaskError for a torn file, and for a missing column, naming those that are there.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     assert paths
-    for path in paths:
-        present = pq.read_schema(path).names
-        if absent := [c for c in ("image", "label") if c not in present]:
-            raise TaskError(f"{path} has no column {absent[0]!r}; it has: {', '.join(present)}")
-    keep = ["image", "label", *(["filename"] if "filename" in present else [])]
-    return _from_table(pa.concat_tables([pq.read_table(p, columns=keep) for p in paths]), classes)
+    return _from_table(read_columns(paths, ("image", "label"), ("filename",)), classes)
 
 
 def read_saved(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
@@ -115,7 +111,7 @@ def read_saved(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
     if not state.is_file():
         raise TaskError(f"{folder} has no state.json: it is no folder saved by Hugging Face datasets")
     tables = []
-    for entry in json.loads(state.read_text())["_data_files"]:
+    for entry in read_json(state)["_data_files"]:
         path = folder / entry["filename"]
         if not path.is_file():
             raise TaskError(f"{path} is missing")
@@ -124,7 +120,7 @@ def read_saved(folder: Path, classes: Sequence[str] | None = None) -> Labelled:
     if absent := [c for c in ("image", "label") if c not in table.column_names]:
         raise TaskError(f"{folder} has no column {absent[0]!r}; it has: {', '.join(table.column_names)}")
     info = folder / "dataset_info.json"
-    features = json.loads(info.read_text()).get("features", {}) if info.is_file() else {}
+    features = read_json(info).get("features", {}) if info.is_file() else {}
     return _from_table(table, features.get("label", {}).get("names") or classes)
 
 
@@ -141,12 +137,20 @@ def _from_table(table: Any, classes: Sequence[str] | None) -> Labelled:
     return Labelled(names, labels, read, tuple(classes or map(str, range(count))))
 
 
+TORCHVISION_FOLDERS = {
+    "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python", "pets": "oxford-iiit-pet",
+    "flowers": "flowers-102", "food101": "food-101", "cars": "stanford_cars", "dtd": "dtd",
+}  # fmt: skip
+
+
 def read_torchvision(name: str, root: Path, split: str) -> Labelled:
     """CIFAR, Pets, Flowers, Food101, Cars, DTD in torchvision's layouts; `split` is train or test.
 
     Raises: TaskError where torchvision does not find its files.
     """
-    from torchvision import datasets
+    if not (root / TORCHVISION_FOLDERS[name]).is_dir():
+        raise TaskError(f"{name} is not under {root} (no folder {TORCHVISION_FOLDERS[name]})")
+    from torchvision import datasets  # seconds to import: a plan of missing data must not wait for it
 
     train = split == "train"
     parts: Mapping[str, Callable[[], list[Any]]] = {
