@@ -236,8 +236,38 @@ def prepare(
 
 
 @check.command(name="data")
-def check_data(suite: SuiteName = "demo", data_root: DataRoot = Path("data"), only: Only = None) -> None:
-    """Is the data of a suite there?  Example: run_all.py check data mini/classification --data-root DATA"""
+def check_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets, or one suite; none: all known sets.")] = None,
+    data_root: DataRoot = Path("data"),
+    only: Only = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is the data there, whole and readable? For what is missing: where it is to be had, and what to do.
+
+    Example: run_all.py check data cars98 voc21 --data-root DATA
+    """
+    from benchmarks.prepare.check import check_sets, known_sets
+    from benchmarks.suite import list_suites
+
+    names, known = names or [], {name for _, name in known_sets()}
+    if len(names) == 1 and names[0] not in known and (names[0] in list_suites() or names[0].endswith(".yaml")):
+        _check_suite(names[0], data_root, only)
+    found = []
+    for one in check_sets(names, data_root):
+        found.append(one)
+        if not as_json:
+            print("\n".join(one.lines()), flush=True)
+    if as_json:
+        import dataclasses
+
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+    else:
+        print(", ".join(f"{sum(one.state == s for one in found)} {s}" for s in ("ok", "missing", "wrong")))
+    # all sets are never there; only what is wrong, or was asked for by name, makes a failure
+    raise typer.Exit(int(any(one.state == "wrong" or (names and one.state != "ok") for one in found)))
+
+
+def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
     from benchmarks.plan import cell_task, missing_of
     from benchmarks.suite import load_suite
 

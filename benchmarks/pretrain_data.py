@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.formats import read_columns, read_json
 from tasks.pictures import read_rgb
 
 SIDE = 64
@@ -47,12 +47,9 @@ def load_tiny_imagenet(folder: Path, split: str) -> Pictures:
     """
     shards = sorted(folder.glob(f"tinyimagenet100_{split}_*.parquet"))
     if shards:
-        import pyarrow.parquet as pq
-
-        tables = [pq.read_table(s, columns=["image", "label"]) for s in shards]
-        raw = [v for t in tables for v in t["image"].to_pylist()]
-        labels = np.concatenate([t["label"].to_numpy() for t in tables]).astype(np.int64)
-        classes = json.loads((folder / "tinyimagenet100_meta.json").read_text())["wnids"]
+        table = read_columns(shards, ("image", "label"))
+        raw, labels = table["image"].to_pylist(), table["label"].to_numpy().astype(np.int64)
+        classes = read_json(folder / "tinyimagenet100_meta.json")["wnids"]
         return Pictures(_decode(raw, len(raw)), torch.from_numpy(labels), classes)
     if not (folder / "wnids.txt").exists():
         raise ValueError(

@@ -14,6 +14,8 @@ from tasks.task import TaskError
 MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a GiB as RGB
 # Pillow opens some fifty formats, one of them through Ghostscript
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF", "TIFF")
+JPEG, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+ZEROS = bytes(256)
 Encoded = bytes | str | Path
 
 
@@ -52,12 +54,21 @@ def check_picture(content: Encoded, name: str = "picture") -> tuple[int, int]:
 
 
 def _opened(content: Encoded, name: str) -> Image.Image:
+    if not isinstance(content, bytes):
+        try:
+            content = Path(content).read_bytes()
+        except FileNotFoundError:
+            raise TaskError(f"no picture {content!s}") from None
+        except OSError as error:
+            raise TaskError(f"{name} cannot be read: {error}") from error
+    zeros = content.startswith(JPEG) and content.endswith(ZEROS)
+    if zeros and content.rfind(JPEG_END) < content.rfind(JPEG_SCAN):
+        # a copy that broke off after the file was given its size: decoders take the zeros for grey pixels
+        raise TaskError(f"{name} cannot be decoded: it ends in zeros, an interrupted copy")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is an error below
-            image = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
-    except FileNotFoundError:
-        raise TaskError(f"no picture {content!s}") from None
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
     except MemoryError:
         raise
     except Exception as error:

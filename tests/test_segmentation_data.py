@@ -148,7 +148,7 @@ def spoil_image(base):
         (spoil_sizes, r"v1\.png is 40x50 \(width x height\) but .*v1\.jpg is 49x41"),
         (spoil_value, r"label 7 in .*v1\.png is out of range; labels are 0\.\.4 or 255"),
         (spoil_depth, r"v1\.png is a 16-bit image"),
-        (spoil_image, r"v1\.jpg cannot be read as an image"),
+        (spoil_image, r"v1\.jpg cannot be decoded: not a picture"),
     ],
 )
 def test_bad_files_are_named_when_read(root, spoil, message):

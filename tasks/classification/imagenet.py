@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from tasks.classification.readers import Labelled, read_folder
+from tasks.formats import read_json
 from tasks.task import TaskError
 
 FOLDERS = {
@@ -60,7 +60,7 @@ def read_imagenet(root: Path, split: str) -> Labelled:
         # folders are the labels themselves; sorted as text they would be 0, 1, 10, 100
         numbered = read_folder(folder, [str(i) for i in range(len(classes))])
         return Labelled(numbered.names, numbered.labels, numbered.read, tuple(classes))
-    found = read_folder(folder, classes)
+    found = read_folder(folder, classes, partial=split in ("a", "r"))
     if split == "real":
         return _reassessed(found, root / "imagenet" / "real.json")
     allowed = tuple(np.unique(found.labels).tolist()) if split in ("a", "r") else None
@@ -69,7 +69,7 @@ def read_imagenet(root: Path, split: str) -> Labelled:
 
 def _reassessed(val: Labelled, path: Path) -> Labelled:
     """Sets of right labels, by the number in the file name; pictures without any are passed over in scoring."""
-    answers = json.loads(path.read_text())
+    answers = read_json(path)
     numbers = [int(name.rpartition("_")[2].split(".")[0]) for name in val.names]
     if max(numbers) > len(answers):
         raise TaskError(f"{path} has {len(answers)} answers, but a picture has the number {max(numbers)}")

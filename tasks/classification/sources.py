@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from tasks.classification.imagenet import SOURCES, imagenet_missing, read_imagenet
 from tasks.classification.readers import Labelled, read_folder, read_parquet, read_saved, read_sun397, read_torchvision
+from tasks.formats import read_json
 from tasks.scenes import scenes_folder
 from tasks.task import Recipe, TaskError
 
@@ -190,6 +190,6 @@ def _names(root: Path, spec: DataSpec) -> list[str] | None:
     path = root / (spec.files.split("_{")[0] + "_meta.json")
     if not path.is_file():
         return None
-    found = json.loads(path.read_text())
+    found = read_json(path)
     names = next((found[k] for k in ("classes", "class_names", "names") if k in found), None)
     return [str(n["name"] if isinstance(n, dict) else n) for n in names] if isinstance(names, list) else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tasks.formats import read_columns, read_json
 from tasks.retrieval.images import folder_reader, to_tensor
 from tasks.scenes import SCENES, scenes_folder
 from tasks.task import TaskError
@@ -156,36 +157,20 @@ def _files(root: Path, pattern: str, source: str) -> list[Path]:
     return found
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise TaskError(f"{path} is not JSON: {error}") from error
-
-
 def _parquet(root: Path, spec: CaptionData, split: str) -> CaptionSet:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ["filename", "image", "captions"]
-    tables = []
-    for path in _files(root, spec.files.format(split=split), spec.source):
-        present = pq.read_schema(path).names
-        if absent := [c for c in columns if c not in present]:
-            raise TaskError(f"{path} has no column {absent[0]!r}; it has: {', '.join(present)}")
-        tables.append(pq.read_table(path, columns=columns))
-    table = pa.concat_tables(tables)
+    paths = _files(root, spec.files.format(split=split), spec.source)
+    table = read_columns(paths, ("filename", "image", "captions"))
     images = table["image"]
     return CaptionSet(table["filename"].to_pylist(), table["captions"].to_pylist(), lambda i: images[i].as_py())
 
 
 def _karpathy_splits(root: Path, spec: CaptionData) -> set[str]:
-    return {i["split"] for i in _json(_files(root, spec.files, spec.source)[0])["images"]}
+    return {i["split"] for i in read_json(_files(root, spec.files, spec.source)[0])["images"]}
 
 
 def _karpathy(root: Path, spec: CaptionData, split: str) -> CaptionSet:
     path = _files(root, spec.files, spec.source)[0]
-    images = _json(path).get("images")
+    images = read_json(path).get("images")
     if not isinstance(images, list):
         raise TaskError(f"{path} has no list 'images': not a Karpathy JSON")
     wanted = {split, "restval"} if split == "train" else {split}  # COCO's restval counts as train in all tables
@@ -200,7 +185,7 @@ def _karpathy(root: Path, spec: CaptionData, split: str) -> CaptionSet:
 def _coco(root: Path, spec: CaptionData, split: str) -> CaptionSet:
     official = _COCO_SPLIT.get(split, split)
     path = _files(root, spec.files.format(split=official), spec.source)[0]
-    content = _json(path)
+    content = read_json(path)
     captions: dict[int, list[str]] = {i["id"]: [] for i in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in captions:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tasks.formats import read_columns
 from tasks.retrieval.images import to_tensor
 from tasks.scenes import SCENES, scenes_folder
 from tasks.task import TaskError
@@ -92,18 +93,11 @@ def load_labelled(root: str | Path, name: str, split: str) -> LabelledSet:
 
 
 def _parquet(root: Path, spec: LabelledData, split: str) -> LabelledSet:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pattern = spec.files.format(split=split)
     paths = sorted(root.glob(pattern))
     if not paths:
         raise TaskError(f"no {pattern} under {root}; get it from {spec.source}")
-    for path in paths:
-        present = pq.read_schema(path).names
-        if absent := [c for c in ("image", "label") if c not in present]:
-            raise TaskError(f"{path} has no column {absent[0]!r}; it has: {', '.join(present)}")
-    table = pa.concat_tables([pq.read_table(p) for p in paths])
+    table = read_columns(paths, ("image", "label"), ("filename",))
     names = table["filename"].to_pylist() if "filename" in table.column_names else [str(i) for i in range(len(table))]
     images = table["image"]
     return LabelledSet(names, table["label"].to_numpy().astype(np.int64), lambda i: images[i].as_py())

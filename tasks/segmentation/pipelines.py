@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tasks.pictures import check_picture
 from tasks.segmentation import mmcv_lite
 from tasks.segmentation.confusion import IGNORE
 from tasks.segmentation.labels import check_sizes, read_label_map, to_classes
@@ -39,6 +40,8 @@ class LoadCheckedImage(LoadImageFromFile):
     """mmseg's image loader, with a TaskError naming the file that cannot be read."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        # OpenCV would decode any size, and the rest of an interrupted copy as grey
+        check_picture(results["img_path"], results["img_path"])
         try:
             return super().transform(results)
         except (AssertionError, AttributeError, cv2.error, OSError) as error:
