@@ -18,12 +18,15 @@ from accelerate.utils import broadcast_object_list
 
 from backbones.grids import parse_schedule, patch_size
 from benchmarks.cost import macs
+from benchmarks.gallery import keep_pictures
 from benchmarks.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.store import Row, Store, environment, key_of
 from benchmarks.suite import Cell, Suite
 from benchmarks.sweep import SweepResult
 from benchmarks.train import Trained, Trainer
 from tasks.task import Task, TaskError, View
+
+PICTURED = 4  # grids side by side in a picture
 
 
 @dataclass(frozen=True)
@@ -214,11 +217,27 @@ class Runner:
                 row["seconds"] = round(time.perf_counter() - clock, 3)
             if self.accelerator.is_main_process:
                 self.store.append(rows)
+                self._pictures(cell, task, trained, split, result)
             values = "  ".join(
                 f"{r['eval_grid']}: {r['metrics'].get(task.card.metric, float('nan')):.4f}" for r in rows
             )
             self.say(f"  {split} {task.card.metric} at grid {values}")
         return True
+
+    def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
+        """A few pictures of the first seed; a picture that fails is said and costs no row."""
+        samples = {view: values for view, _, values in result.rows if values is not None}
+        if cell.seed or not samples:
+            return
+        order = sorted(samples, key=lambda v: v.grid)
+        chosen = dict.fromkeys(order[i * (len(order) - 1) // (PICTURED - 1)] for i in range(PICTURED))
+        try:
+            trained.model.eval()
+            made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
+            if made:
+                keep_pictures(self.store, cell.label, made)
+        except Exception as error:
+            self.say(f"  no pictures of {cell.label}: {type(error).__name__}: {error}")
 
     def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
         """One pass; the choice that won on minival is looked at under each view's own key."""

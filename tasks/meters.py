@@ -14,8 +14,52 @@ from tasks.task import Batch, TaskError, View
 Records = dict[str, Tensor]
 
 
-class ScoredRecords:
-    """Keeps every record of each view and part; after `merge`, `score(records)` gives the metrics.
+class RecordMeter:
+    """Keeps the records of each view and part, on the CPU; subclasses make rows of them.
+
+    `merge` is exact, because records are gathered and not sums.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[View, dict[str, list[Records]]] = {}
+
+    def update(self, records: Mapping[str, Tensor], batch: Batch, view: View, part: str) -> None:
+        kept = {k: v.detach().cpu() for k, v in records.items()}
+        for name, value in kept.items():
+            assert len(value) == len(batch), f"record {name} has {len(value)} entries for {len(batch)} samples"
+        self._seen.setdefault(view, {}).setdefault(part, []).append(kept | {"ids": batch.ids.detach().cpu()})
+
+    def merge(self) -> None:
+        """Gather from all processes."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        gathered: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(gathered, self._seen)
+        merged: dict[View, dict[str, list[Records]]] = {}
+        for other in gathered:
+            for view, parts in other.items():
+                for part, pieces in parts.items():
+                    merged.setdefault(view, {}).setdefault(part, []).extend(pieces)
+        self._seen = merged
+
+    def parts(self) -> dict[View, dict[str, Records]]:
+        """`{view: {part: records in the order of the ids, each id once}}`.
+
+        Raises: TaskError when nothing was seen.
+        """
+        if not self._seen:
+            raise TaskError("no image was evaluated: the split is empty")
+        return {v: {part: _in_order(pieces) for part, pieces in parts.items()} for v, parts in self._seen.items()}
+
+    def records(self) -> dict[View, Records]:
+        """The same for a task with a single part."""
+        found = self.parts()
+        assert all(len(parts) == 1 for parts in found.values()), "several parts: use `parts`"
+        return {view: next(iter(parts.values())) for view, parts in found.items()}
+
+
+class ScoredRecords(RecordMeter):
+    """`score(records)` gives the metrics of each view, and the records are kept per sample.
 
     Args:
         score: records of the reported part, in the order of the ids (key `ids`), to metrics as fractions.
@@ -33,41 +77,18 @@ class ScoredRecords:
         join: Callable[[dict[str, Records]], Records] | None = None,
         keep: tuple[str, ...] | None = None,
     ):
+        super().__init__()
         self.score, self.part, self.join, self.keep = score, part, join, keep
-        self._seen: dict[View, dict[str, list[Records]]] = {}
-
-    def update(self, records: Mapping[str, Tensor], batch: Batch, view: View, part: str) -> None:
-        kept = {k: v.detach().cpu() for k, v in records.items()}
-        for name, value in kept.items():
-            assert len(value) == len(batch), f"record {name} has {len(value)} entries for {len(batch)} samples"
-        pieces = self._seen.setdefault(view, {}).setdefault(part, [])
-        pieces.append(kept | {"ids": batch.ids.detach().cpu()})
-
-    def merge(self) -> None:
-        """Gather from all processes; exact, because records are gathered and not sums."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        gathered: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, self._seen)
-        merged: dict[View, dict[str, list[Records]]] = {}
-        for other in gathered:
-            for view, parts in other.items():
-                for part, pieces in parts.items():
-                    merged.setdefault(view, {}).setdefault(part, []).extend(pieces)
-        self._seen = merged
 
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
-        """Raises: TaskError when nothing was seen."""
+        """Raises: TaskError when nothing of the reported part was seen."""
         rows = []
-        for view, parts in self._seen.items():
-            joined = {part: _in_order(pieces) for part, pieces in parts.items()}
+        for view, joined in self.parts().items():
             if self.part not in joined:
                 raise TaskError(f"no image of split {self.part!r} was evaluated")
             records = self.join(joined) if self.join else joined[self.part]
             kept = {k: v for k, v in records.items() if self.keep is None or k in (*self.keep, "ids")}
             rows.append((view, self.score(records), kept))
-        if not rows:
-            raise TaskError(f"no image of split {self.part!r} was evaluated")
         return rows
 
 

@@ -273,3 +273,12 @@ class Task:
 
     def views(self, grids: Sequence[Grid | int]) -> list[View]:
         return [View(grid=g) for g in grids]
+
+    def pictures(
+        self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """`[(caption, PIL image)]` for the report: a few samples, each seen at the views of `samples` side by side.
+
+        `samples` are the per-sample values of the meter's rows. The model is in eval mode on `device`.
+        """
+        return []

@@ -148,7 +148,11 @@ class DetectionData(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def picture(self, index: int) -> Tensor:
+        """uint8 [3, h, w], as its labels see it.
+
+        Raises: TaskError for a picture that is missing, torn, or of another size than its labels say.
+        """
         entry = self.images[index]
         picture = decode(picture_bytes(self.folder, entry), f"picture of image {entry['id']}")
         size, told = tuple(picture.shape[1:]), (entry["height"], entry["width"])
@@ -157,4 +161,8 @@ class DetectionData(Dataset):
             raise TaskError(
                 f"picture of image {entry['id']} is {size[1]}x{size[0]} px, its labels are for {told[1]}x{told[0]}"
             )
-        return pad_square(picture, self.side, self.pad)[0], {"size": torch.tensor(size)}
+        return picture
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        picture = self.picture(index)
+        return pad_square(picture, self.side, self.pad)[0], {"size": torch.tensor(picture.shape[1:])}

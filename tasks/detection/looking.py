@@ -124,11 +124,14 @@ class Finder:
         return candidates[(candidates @ seen.embeddings[0].mean(0)).argmin()]
 
 
-def draw(image: Tensor, found: Sequence[Found], path: str | Path | None = None) -> Any:
-    """The image with boxes, a colour a label, as a PIL picture; saved where a path is given."""
+def draw(image: Any, found: Sequence[Found], path: str | Path | None = None) -> Any:
+    """The image (uint8 [3, H, W] or a PIL picture) with boxes, a colour a label, as a PIL picture.
+
+    Saved where a path is given.
+    """
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) if isinstance(image, Tensor) else image.copy()
     pen = ImageDraw.Draw(picture)
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(dict.fromkeys(f.label for f in found))}
     for one in reversed(found):  # the best on top

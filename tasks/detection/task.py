@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from tasks.detection.boxes import to_pixels, top_pairs
 from tasks.detection.data import FEDERATED, SIDES, SOURCE, SOURCES, DetectionData, DetectionSet
+from tasks.detection.looking import Found
 from tasks.detection.losses import detection_losses
 from tasks.detection.lvis_scorer import MAX_DETECTIONS, score_fast
 from tasks.detection.model import Detector, without_rescale
 from tasks.detection.mosaics import SHARES, check_mosaics
+from tasks.detection.pictures import SHOWN, best_found, grid_caption, side_by_side
 from tasks.detection.prompts import template_set
 from tasks.detection.results import Detections
 from tasks.detection.text import build_text_tower, category_queries, encode_tokens
 from tasks.detection.training import TrainingData, collate_targets
-from tasks.retrieval.meter import RecordMeter
+from tasks.meters import RecordMeter
 from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
 SIDE = 720
@@ -188,3 +190,16 @@ class Detection(Task):
 
     def meter(self, split: str) -> DetectionMeter:
         return DetectionMeter(self.found, split)
+
+    def pictures(
+        self, model: Detector, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """The first three images of the split: what is there, and the best boxes at each grid."""
+        truth, dataset, shown = self.found.truth(split), self.dataset(split), []
+        for place in range(min(3, len(dataset))):
+            image, own = dataset.picture(place), truth.image == place
+            there = zip(truth.category[own], truth.box[own], strict=True)
+            boxes = {"truth": [Found(truth.names[c], 1.0, tuple(b.tolist())) for c, b in there]}
+            boxes |= {grid_caption(v): best_found(kept, place, truth.names) for v, kept in samples.items()}
+            shown.append((f"what is there, and the {SHOWN} best boxes at each grid", side_by_side(image, boxes)))
+        return shown

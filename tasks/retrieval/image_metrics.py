@@ -28,7 +28,8 @@ def class_retrieval(
     right. Queries whose class is nowhere else in the gallery cannot be answered and are left out of both.
 
     Args: exclude: for each query its own row in the gallery (-1: none).
-    Returns: metrics (with `chance_R@1`), and per query `R@1` and `AP@R`, NaN where left out.
+    Returns: metrics (with `chance_R@1`), and per query `R@1` and `AP@R`, NaN where left out, and `top`, the gallery
+    rows of its first five.
     Raises: TaskError where no query can be answered.
 
     Example: `class_retrieval(x, x, labels, labels, exclude=np.arange(len(x)))[0]["R@1"]`
@@ -56,7 +57,7 @@ def class_retrieval(
     metrics["mAP@R"] = float(average[answerable].mean())
     metrics["chance_R@1"] = float((right / others)[answerable].mean())
     blank = np.where(answerable, 0.0, np.nan)
-    return metrics, {"R@1": hit[:, 0] + blank, "AP@R": average + blank}
+    return metrics, {"R@1": hit[:, 0] + blank, "AP@R": average + blank, "top": rows[:, :5].astype(np.int64)}
 
 
 REVISITED = {  # which images are right, and which are ignored, in each setting

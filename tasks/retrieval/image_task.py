@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.meters import RecordMeter
 from tasks.retrieval.image_metrics import class_retrieval
 from tasks.retrieval.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
-from tasks.retrieval.meter import RecordMeter
+from tasks.retrieval.pictures import found_at, queries_shown, strip
 from tasks.task import Batch, Frozen, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
 POOLINGS = ("pooled", "mean")
@@ -103,6 +104,17 @@ class ImageRetrieval(Task):
         spec = labelled_data(self.options.data)
         return ImageMeter(spec.cutoffs, self.options.index, self.options.cross_grid)
 
+    def pictures(
+        self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """Three query pictures and the five nearest to each, at each grid; green is of the same class."""
+        found, dataset, shown = self.labelled(split), self.dataset(split), []
+        for place in queries_shown(len(dataset)):
+            rows, label = found_at(samples, "top", place), found.labels[place]
+            sheet = strip(rows, lambda i: dataset[i][0], lambda i, own=label: found.labels[i] == own, place)
+            shown.append(("a query (black) and the five nearest pictures, green of the same class", sheet))
+        return shown
+
 
 class ImageMeter(RecordMeter):
     """Recall@K and mAP@R of each view within itself; `R@1_gallery_HxW` and `mAP@R_gallery_HxW` across grids."""
@@ -113,10 +125,7 @@ class ImageMeter(RecordMeter):
 
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
         """Raises: TaskError when nothing was seen, or no class has two images."""
-        found = self.records()
-        if not found:
-            raise TaskError("no image was evaluated: the split is empty")
-        rows = []
+        found, rows = self.records(), []
         for view, records in found.items():
             metrics, values = self._search(records, records)
             for other, gallery in found.items() if self.cross_grid else ():
@@ -125,7 +134,9 @@ class ImageMeter(RecordMeter):
                     across, _ = self._search(records, gallery)
                     place = f"gallery_{other.grid[0]}x{other.grid[1]}"
                     metrics |= {f"{name}_{place}": across[name] for name in ("R@1", "mAP@R")}
-            rows.append((view, metrics, {"ids": records["ids"]} | {k: torch.from_numpy(v) for k, v in values.items()}))
+            values = {k: torch.from_numpy(v) for k, v in values.items()}
+            values["top"] = torch.where(values["top"] < 0, -1, records["ids"][values["top"]])
+            rows.append((view, metrics, {"ids": records["ids"], **values}))
         return rows
 
     def _search(self, queries: Mapping[str, Tensor], gallery: Mapping[str, Tensor]) -> tuple[dict, dict]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tasks.retrieval.data import CaptionDataset, CaptionSet, caption_data, load_captions
 from tasks.retrieval.meter import RetrievalMeter
+from tasks.retrieval.pictures import found_at, queries_shown, strip
 from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
 TEXT_CHUNK = 256  # captions a forward pass
@@ -129,6 +130,18 @@ class Retrieval(Task):
 
     def meter(self, split: str) -> RetrievalMeter:
         return RetrievalMeter()
+
+    def pictures(
+        self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """Three captions and the five images nearest to each, at each grid."""
+        dataset, shown = self.dataset(split), []
+        for place in queries_shown(len(dataset)):
+            rows = found_at(samples, "t2i_top", place)
+            sheet = strip(rows, dataset.image, lambda i, own=place: i == own)
+            words = self.captions(split).captions[place][0]
+            shown.append((f"“{words}”: the five nearest images, the right one green", sheet))
+        return shown
 
 
 def _resize(view: View) -> dict[str, str]:

@@ -174,3 +174,19 @@ class Segmentation(Task):
 
     def meter(self, split: str) -> SegmentationMeter:
         return SegmentationMeter(self.classes)
+
+    def pictures(
+        self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """Three images of the split: image, truth, and the labels predicted at each grid."""
+        from tasks.segmentation.panels import panel
+
+        dataset, shown = self.dataset(split), []
+        for i in sorted({k * len(dataset) // 3 for k in range(3)}):
+            batch = self.collate([(i, *dataset[i])])
+            truth = batch.targets["label"][0]
+            moved = batch.to(device)
+            labels = {f"grid {v.grid[0]}x{v.grid[1]}": self.labels(model, moved, v)[0].cpu() for v in samples}
+            image = torch.nn.functional.interpolate(batch.images[0][None].float(), truth.shape, mode="area")[0].byte()
+            shown.append(("image, truth, and the labels predicted at each grid", panel(image, truth, labels)))
+        return shown
