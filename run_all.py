@@ -19,9 +19,12 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.verbs.use import use
+
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False)
 score = typer.Typer(help="Score predictions made anywhere; JSON on standard output.", no_args_is_help=True)
 app.add_typer(score, name="score")
+app.add_typer(use, name="use")
 check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
 
@@ -112,6 +115,9 @@ def run(
     every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to OUT/tensorboard.")] = False,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Pass over unreadable pictures; rows say how many.")
+    ] = False,
 ) -> None:
     """Run a suite's cells; the same command again finishes what is missing.
 
@@ -124,7 +130,7 @@ def run(
 
     found = load_suite(suite, data_root, settings or [], _listed(only))
     store = Store(out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_"))
-    options = RunOptions(device, precision, every, batch, token_budget, workers, compile, tensorboard)
+    options = RunOptions(device, precision, every, batch, token_budget, workers, compile, tensorboard, skip_broken)
     try:
         summary = Runner(found, store, data_root, options).run()
     except KeyboardInterrupt:

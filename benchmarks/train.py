@@ -21,6 +21,7 @@ from benchmarks.embeddings import LockedFeatures
 from benchmarks.finetune import Diverged, Training, finetune
 from benchmarks.plan import changed
 from benchmarks.randomness import seed_of
+from benchmarks.skipping import may_skip
 from benchmarks.store import Store, key_of, write_atomically
 from benchmarks.suite import Cell
 from benchmarks.sweep import SweepResult, eval_batches, sweep
@@ -71,7 +72,7 @@ class Trainer:
             return self._trained(cell, task, recipes[0], train_key)
         scores = []
         for number, recipe in enumerate(recipes, 1):
-            key = _candidate_key(train_key, recipe)
+            key = candidate_key(train_key, recipe)
             found = self._read(f"{key}.minival.json")
             if found is None:
                 self.say(f"  candidate {number}/{len(recipes)}: {candidates[number - 1]}")
@@ -84,12 +85,12 @@ class Trainer:
         order = max if task.card.higher_is_better else min
         best = order(finished, key=lambda i: scores[i]["score"])
         self.say(f"  on minival {task.card.metric} {scores[best]['score']:.4f} wins: {scores[best]['candidate']}")
-        trained = self._trained(cell, task, recipes[best], _candidate_key(train_key, recipes[best]))
+        trained = self._trained(cell, task, recipes[best], candidate_key(train_key, recipes[best]))
         if self.accelerator.is_main_process:
             for i, recipe in enumerate(recipes):
                 if i != best:
                     for end in (".pt", ".partial.pt"):  # a candidate that diverged leaves its checkpoint
-                        self._path(f"{_candidate_key(train_key, recipe)}{end}").unlink(missing_ok=True)
+                        self._path(f"{candidate_key(train_key, recipe)}{end}").unlink(missing_ok=True)
         trained.notes |= {"candidates": scores, "won": best}
         return trained
 
@@ -98,8 +99,10 @@ class Trainer:
         task.recipe, self._batch = recipe, recipe.batch
         final, partial = self._path(f"{key}.pt"), self._path(f"{key}.partial.pt")
         model = self._fresh(cell, task, recipe)
-        if final.exists():
-            kept = torch.load(final, map_location=self.accelerator.device, weights_only=True)
+        kept = torch.load(final, map_location=self.accelerator.device, weights_only=True) if final.exists() else None
+        if kept and kept["notes"].get("skipped") and not self.options.skip_broken:
+            kept = None  # weights that have not seen every picture are no answer to a run that wants all
+        if kept:
             model.load_state_dict(kept["model"])
             notes = kept["notes"]
         else:
@@ -109,6 +112,7 @@ class Trainer:
                 task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
                 every_seconds=self.options.every_seconds, workers=self.options.workers,
                 progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
+                skip=may_skip(task, self.options.skip_broken),
             )  # fmt: skip
             notes = _notes(training)
             if self.accelerator.is_main_process:
@@ -171,7 +175,7 @@ class Trainer:
             task, model, views, split, device=a.device, batch=self.options.batch,
             token_budget=self.options.token_budget, workers=self.options.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
-            progress=self._looking(split, len(views)),
+            skip=may_skip(task, self.options.skip_broken), progress=self._looking(split, len(views)),
         )  # fmt: skip
 
     def calibrate(self, task: Task, model: nn.Module, views: Sequence[View]) -> None:
@@ -234,7 +238,8 @@ class Trainer:
             write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value)))
 
 
-def _candidate_key(train_key: str, recipe: Recipe) -> str:
+def candidate_key(train_key: str, recipe: Recipe) -> str:
+    """Key of the weights that one of several competing recipes leaves."""
     return key_of({"cell": train_key, "recipe": dataclasses.asdict(recipe)})
 
 
@@ -244,7 +249,7 @@ def _notes(training: Training) -> dict[str, Any]:
     return {
         "steps": training.steps, "seconds": round(training.seconds, 2), "images_per_second": round(training.rate, 2),
         "resumed_at": training.resumed_at, "last": {k: round(v, 6) for k, v in training.values.items()},
-        "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
+        "notes": training.notes, "skipped": training.skipped, "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
     }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def test_several_examples_are_averaged(finder):
 
 def test_texts_are_encoded_once_and_scores_fall(finder):
     calls = []
-    finder.detector.text.register_forward_hook(lambda *_: calls.append(1))
+    finder.detector.text.transformer.register_forward_hook(lambda *_: calls.append(1))
     found = finder.predict(picture(), ["red", "blue sky"], 4, threshold=0.0)
     assert len(found) == 32 and [f.score for f in found] == sorted((f.score for f in found), reverse=True)
     finder.predict(picture(), ["blue sky", "red"], 8)

@@ -1,0 +1,88 @@
+"""What a run leaves is of use: things are found, classes named, an index handed on, by the verbs as typed."""
+
+import json
+
+import faiss
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import run_all
+from benchmarks.reopen import find_row, reopen
+from benchmarks.store import Store
+from tasks import TaskError
+from tasks.scenes import scenes_folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Drawn scenes, and a run of a step each of retrieval and detection."""
+    folder = tmp_path_factory.mktemp("use")
+    scenes_folder(folder)
+    options = {"data": "scenes", "text": "tiny"}
+    tries = [{"lr": 1e-4}, {"lr": 1e-3}]
+    suite = {
+        "name": "used", "backbones": ["flexivit_nano"], "train": [4], "eval": [4],
+        "tasks": [
+            {"task": "retrieval", "options": options, "recipe": {"steps": 1, "batch": 8, "candidates": tries}},
+            {"task": "detection", "options": options, "recipe": {"steps": 1, "batch": 2}},
+        ],
+    }  # fmt: skip
+    (folder / "used.yaml").write_text(yaml.safe_dump(suite))
+    done = typed("run", str(folder / "used.yaml"), "--data-root", str(folder), "--out", str(folder / "out"))
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def typed(*words: str):
+    return CliRunner().invoke(run_all.app, list(words))
+
+
+def test_things_are_found_by_text_and_by_example(place) -> None:
+    image = str(scenes_folder(place) / "images" / "validation" / "0000.jpg")
+    base = ("use", "detect", image, "--run", str(place / "out"), "--data-root", str(place), "--grid", "8")
+    words = ("--text", "a red ring", "--text", "a disc", "--threshold", "0", "--out", str(place / "f.png"))
+    by_text = typed(*base, *words)
+    found = json.loads(by_text.stdout)
+    assert {f["label"] for f in found} == {"a red ring", "a disc"} and len(found) == 2 * 64
+    assert (place / "f.png").stat().st_size > 1000
+    by_example = json.loads(typed(*base, "--like", "10,10,40,40", "--threshold", "0").stdout)
+    assert by_example and by_example[0]["label"] == "query"
+    for words, message in (
+        ((), "say what to look for"), (("--like", "1,2"), "is not X,Y,W,H"),
+        (("--text", "a", "--backbone", "vit_*"), "backbone=flexivit_nano"),
+    ):  # fmt: skip
+        error = typed(*base, *words).exception
+        assert isinstance(error, ValueError) and message in str(error)
+
+
+def test_classes_are_named_without_training_on_them(place) -> None:
+    done = typed("use", "zeroshot", str(place / "out"), "--data", "scenes", "--data-root", str(place), "--grids", "4,8")
+    found = json.loads(done.stdout)
+    assert found["images"] == 240 and set(found["grids"]) == {"4", "8"} and found["backbone"] == "flexivit_nano"
+    for metrics in found["grids"].values():
+        assert 0 <= metrics["top1"] <= metrics["top5"] <= 1 and metrics["chance_top1"] == pytest.approx(1 / 6)
+
+
+def test_an_index_is_read_by_plain_faiss(place) -> None:
+    out = place / "gallery"
+    more = ("--data", "scenes", "--data-root", str(place), "--grid", "4")
+    done = typed("use", "export-index", "flexivit_nano", str(out), *more)
+    assert "240 images" in done.output
+    index, names = faiss.read_index(str(out / "index.faiss")), json.loads((out / "ids.json").read_text())["ids"]
+    assert index.ntotal == len(names) == 240 and names[0].endswith(".png")
+    own = index.reconstruct(7)[None]
+    assert index.search(own, 1)[1][0, 0] == 7
+
+
+def test_a_row_is_reopened_with_the_weights_that_won(place) -> None:
+    store = Store(place / "out")
+    row = find_row(store, {"task": "retrieval", "data": "scenes", "train_grid": 4})
+    task, model = reopen(store, row, place)
+    assert task.recipe.lr == row["training"]["candidates"][row["training"]["won"]]["candidate"]["lr"]
+    assert not model.training
+    with pytest.raises(TaskError, match="it has: task=detection backbone=flexivit_nano; task=retrieval"):
+        find_row(store, {"task": "retrieval", "backbone": "vit_*"})
+    gone = {**row, "train_key": "0" * 16}
+    with pytest.raises(TaskError, match="run the suite again"):
+        reopen(store, gone, place)
