@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.grids import Grid, GridSchedule
+from benchmarks.memory import free_memory, is_out_of_memory
 from benchmarks.optimise import Averaged, build_optimizer, check_recipe, clip_gradients, set_learning_rate
 from benchmarks.randomness import generator, seed_of, training_indices
+from benchmarks.skipping import CollateRead, Skipped, Skipping
 from benchmarks.store import key_of, write_atomically
 from tasks.task import Batch, Recipe, Task, TaskError
 
@@ -38,6 +40,8 @@ class Training:
     resumed_at: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     values: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, Any] = field(default_factory=dict)
 
 
 class TaskStep(nn.Module):
@@ -102,6 +106,7 @@ def finetune(
     progress: Callable[[int, int, float, dict[str, float]], None] | None = None,
     compile: bool = False,
     features: Callable[[Grid], Tensor] | None = None,
+    skip: bool = False,
 ) -> Training:
     """Train `model` in place on the task's `train` split, from the checkpoint where there is one.
 
@@ -110,6 +115,9 @@ def finetune(
         checkpoint: file written whole every `every_seconds` and on Ctrl-C; removed by the caller when no longer needed.
         progress: called with step, steps, images a second, and the loss's named scalars.
         features: table of a locked tower's output for all training images at a grid; spares the image forward.
+        skip: pass over pictures that cannot be read; they are counted in the result.
+
+    Out of memory cuts the micro-batches in two and repeats the step, where the loss may be cut.
 
     Raises:
         TaskError for a recipe that cannot be, or a checkpoint of another run; Diverged for a loss that is no number.
@@ -138,16 +146,22 @@ def finetune(
     if compile:
         step_module = torch.compile(step_module, dynamic=True)
     batches = StepBatches(seed, training.steps, recipe.steps, recipe.batch, len(dataset), rank, world)
+    drawn: Dataset = Drawn(dataset, seed, blind=features is not None)
     loader = DataLoader(
-        Drawn(dataset, seed, blind=features is not None), batch_sampler=batches, num_workers=workers,
-        collate_fn=task.collate, generator=generator("order", seed, 0),
+        Skipping(drawn) if skip else drawn, batch_sampler=batches, num_workers=workers,
+        collate_fn=CollateRead(task.collate) if skip else task.collate, generator=generator("order", seed, 0),
     )  # fmt: skip
+    skipped = Skipped("train")
     first, started, spent = training.steps, time.perf_counter(), training.seconds
     saved_at = started
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with _interrupts() as interrupted:
-        for step, batch in enumerate(loader, first):
+        for step, found in enumerate(loader, first):
+            batch, unread = (found, []) if isinstance(found, Batch) else found
+            skipped.add(unread)
+            if batch is None:
+                raise TaskError(f"no picture of step {step} can be read: {unread[0].error}")
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
@@ -156,7 +170,10 @@ def finetune(
                 batch.features = features(grid)[batch.ids]
             with accelerator.autocast():
                 batch = task.augment(model, batch.to(accelerator.device), generator("batch", seed, step, rank))
-            values = _gradients(step_module, batch, grid, recipe, accelerator, parameters)
+            values, recipe = _within_memory(
+                step_module, batch, grid, recipe, accelerator, parameters, training.notes,
+                seed_of("model", seed, step, rank),
+            )  # fmt: skip
             if not math.isfinite(values["loss"]):
                 raise Diverged(f"loss is {values['loss']} at step {step}: lower the learning rate ({recipe.lr})")
             if recipe.clip and not recipe.clip_per_example:
@@ -180,7 +197,43 @@ def finetune(
                 raise KeyboardInterrupt
     if average:
         average.copy_to(model)
+    skipped.merge()
+    if skipped.errors:
+        training.skipped = skipped.as_row()
+        training.notes.append(skipped.note(len(dataset)))
     return training
+
+
+def _within_memory(
+    step_module: nn.Module,
+    batch: Batch,
+    grid: Grid,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    parameters: list[Tensor],
+    notes: list[str],
+    seed: int,
+) -> tuple[dict[str, float], Recipe]:
+    """`_gradients`, and the recipe with as many micro-batches as memory wants.
+
+    Raises: the device's own error where a single image does not fit, the loss may not be cut, or other processes wait.
+    """
+    fixed = recipe.coupled or recipe.clip_per_example or batch.features is not None or accelerator.num_processes > 1
+    while True:
+        try:
+            return _gradients(step_module, batch, grid, recipe, accelerator, parameters), recipe
+        except RuntimeError as error:
+            size = -(-len(batch) // recipe.accumulate)
+            if not is_out_of_memory(error) or fixed or size <= 1:
+                raise
+        for parameter in parameters:
+            parameter.grad = None
+        recipe = replace(recipe, accumulate=2 * recipe.accumulate)
+        note = f"out of memory at grid {grid[0]}x{grid[1]}: micro-batches of {size} images halved to {-(-size // 2)}"
+        notes.append(note)
+        print(f"  {note}", flush=True)
+        free_memory()
+        torch.manual_seed(seed)  # dropout as in the first try
 
 
 def _gradients(

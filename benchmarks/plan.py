@@ -95,9 +95,10 @@ def view_key(task: Task, view: View, split: str) -> str:
 
 
 def found_rows(cell: Cell, task: Task, rows: list[Row]) -> dict[tuple[str, str], Row]:
-    """Successful rows of a cell by (split, view key), the newest of each."""
+    """Successful rows of a cell by (split, view key), the newest of each; not those that skipped pictures."""
     own = cell_key(cell, task)
-    return {(r["split"], r["view_key"]): r for r in rows if r["status"] == "ok" and r.get("cell_key") == own}
+    whole = [r for r in rows if r["status"] == "ok" and not r.get("skipped")]
+    return {(r["split"], r["view_key"]): r for r in whole if r.get("cell_key") == own}
 
 
 def plan(suite: Suite, store: Store, data_root: str | Path, device: str = "cpu", costs: bool = True) -> list[Planned]:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class RunOptions:
 
     `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
     checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
-    forward pass, None: no limit.
+    forward pass, None: no limit. `skip_broken`: pass over pictures that cannot be read, and count them.
     """
 
     device: str = ""
@@ -46,6 +46,7 @@ class RunOptions:
     workers: int = 0
     compile: bool = False
     tensorboard: bool = False
+    skip_broken: bool = False
 
 
 @dataclass
@@ -118,8 +119,11 @@ class Runner:
     def run(self) -> Summary:
         """Every cell that is not done; cells that another runner holds are waited for at the end.
 
-        Raises: KeyboardInterrupt, after the checkpoint of the running cell is written.
+        Raises: KeyboardInterrupt, after the checkpoint of the running cell is written; StoreError where results cannot
+        be written from the start.
         """
+        if self.accelerator.is_main_process:
+            self.store.check_writable()
         summary, waiting, count = Summary(), [], len(self.suite.cells)
         self.say(f"{self.suite.name}: {count} cells on {self.accelerator.device}, precision {self._precision()}")
         for number, cell in enumerate(self.suite.cells, 1):
@@ -161,6 +165,8 @@ class Runner:
 
     def _attempt(self, cell: Cell, task: Task, place: str, summary: Summary) -> None:
         try:
+            if self.accelerator.num_processes == 1:
+                self.store.check_writable()
             wrote = self._cell(cell, task, place)
         except Exception as error:
             self._fail(cell, task, error, summary)
@@ -175,13 +181,16 @@ class Runner:
         return last["error"] if late else None
 
     def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary) -> None:
-        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        text = one_line(error)
         row = self._identity(cell, task) | {
             "status": "failed", "error": text, "metrics": {}, "split": None, "eval_grid": None,
             "traceback": "".join(traceback.format_exception(error)), "env": environment(),
         }  # fmt: skip
         if self.accelerator.is_main_process:
-            self.store.append([row])
+            try:
+                self.store.append([row])
+            except OSError as unwritten:  # the other cells may still find room
+                text += f" (and no row of it could be written: {unwritten.strerror})"
         summary.failed.append((cell.label, text))
         self.say(f"  failed: {cell.label}: {text}")
 
@@ -193,7 +202,8 @@ class Runner:
         train_key = key_of({
             "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
         })  # fmt: skip
-        known = self._shared(set(self.store.done()))
+        done = self.store.done().items()
+        known = self._shared({k for k, r in done if self.options.skip_broken or not r.get("skipped")})
         keys = {
             (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
         }
@@ -215,6 +225,8 @@ class Runner:
             rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
             for row in rows:
                 row["seconds"] = round(time.perf_counter() - clock, 3)
+                # not from the wall clock, which may have been set back meanwhile
+                row["finished"] = (started + timedelta(seconds=row["seconds"])).isoformat(timespec="seconds")
             if self.accelerator.is_main_process:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
@@ -222,6 +234,8 @@ class Runner:
                 f"{r['eval_grid']}: {r['metrics'].get(task.card.metric, float('nan')):.4f}" for r in rows
             )
             self.say(f"  {split} {task.card.metric} at grid {values}")
+            for note in rows[0]["notes"]:
+                self.say(f"  {note}")
         return True
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
@@ -271,9 +285,11 @@ class Runner:
                     "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
                     "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
                 },
-                "device": str(self.accelerator.device), "notes": result.notes, "env": environment(),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "device": str(self.accelerator.device), "notes": [*trained.notes.get("notes", []), *result.notes],
+                "env": environment(),
             }  # fmt: skip
+            if skipped := result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}):
+                row["skipped"] = skipped
             if samples is not None and self.accelerator.is_main_process:
                 row["samples"] = self.store.save_samples(row["row_key"], samples)
             rows.append(row)
@@ -305,6 +321,21 @@ class Runner:
     def _shared(self, value: Any) -> Any:
         """The main process's value, in all processes: they must decide alike."""
         return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+
+def one_line(error: BaseException) -> str:
+    """What failed, for a row: the first line of the message; of a worker's error, its own last line.
+
+    Example: `one_line(ValueError("no such grid"))` is "ValueError: no such grid"
+    """
+    lines = str(error).strip().splitlines() or ["no message"]
+    if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
+        name, _, text = lines[-1].partition(": ")
+        return f"{name.rpartition('.')[2]}: {text}"
+    if "DataLoader worker" in lines[0]:
+        died = "a process that decodes pictures died, often for want of memory; try fewer --workers"
+        return f"{type(error).__name__}: {died} ({lines[0].strip()})"
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _side(grid: tuple[int, int]) -> int | str:

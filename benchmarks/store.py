@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 ROW_FORMAT = 1  # raise it when the meaning of a key changes; `_upgrade` reads what is older
+PROBE = 1 << 18  # bytes; rows of a cell with their traceback or curves are smaller
 Row = dict[str, Any]
 
 
@@ -50,6 +52,10 @@ def write_atomically(path: Path, write: Any) -> None:
         partial.unlink(missing_ok=True)
 
 
+class StoreError(ValueError):
+    """Results that cannot be written; one line with the folder and what to do."""
+
+
 class Store:
     """A folder of results: `rows.jsonl`, `samples/`, `checkpoints/`, `errors/`, `locks/`.
 
@@ -65,18 +71,36 @@ class Store:
         self.path = self.folder / "rows.jsonl"
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write rows in one piece; several processes may do so at once. A torn tail of a killed writer is cut off."""
+        """Write rows in one piece; several processes may do so at once. A torn tail of a killed writer is cut off.
+
+        Raises: OSError where they cannot be written; then none of them is.
+        """
         if not rows:
             return
         whole = ({"row_format": ROW_FORMAT, **r} for r in rows)
         text = "".join(json.dumps(r, default=_plain, allow_nan=False) + "\n" for r in whole)
-        with self.locked("rows"), open(self.path, "ab+") as file:
+        with self.locked("rows"), open(self.path, "ab+", buffering=0) as file:
             end = _whole_length(file)
             if end < file.seek(0, os.SEEK_END):
                 file.truncate(end)
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                _write_all(file.fileno(), text.encode())
+            except OSError:
+                os.ftruncate(file.fileno(), end)  # a full disk takes a part of them
+                raise
+
+    def check_writable(self) -> None:
+        """Raises: StoreError where a row could not be written: better known before a cell is trained than after."""
+        path = self.folder / "locks" / f"probe.{os.getpid()}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab"), open(path, "wb", buffering=0) as file:
+                _write_all(file.fileno(), bytes(PROBE))
+        except OSError as error:
+            raise StoreError(f"results cannot be written to {self.folder}: {error.strerror}; {_mend(error)}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def rows(self) -> list[Row]:
         """All whole rows, oldest first. A last line without its end was never recorded; a broken one is a warning."""
@@ -129,6 +153,18 @@ class Store:
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return open(folder / f"{name}.lock", "w")
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """Write to the last byte, and to the disk itself: some systems say only then that it is full."""
+    while content:
+        content = content[os.write(descriptor, content) :]
+    os.fsync(descriptor)
+
+
+def _mend(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "free some space and give the same command" if full else "choose another --out"
 
 
 def _whole_length(file: Any) -> int:

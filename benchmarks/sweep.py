@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.memory import free_memory, is_out_of_memory
+from benchmarks.skipping import CollateRead, Skipped, Skipping
 from tasks.task import Batch, Task, TaskError, View
 
 
@@ -23,6 +24,7 @@ class SweepResult:
     seconds: dict[View, float] = field(default_factory=dict)
     images: int = 0
     notes: list[str] = field(default_factory=list)
+    skipped: dict[str, Any] = field(default_factory=dict)  # by split: how many pictures, and the first of them
 
 
 class Numbered(Dataset):
@@ -38,13 +40,22 @@ class Numbered(Dataset):
         return (index, *self.dataset[index])
 
 
-def eval_batches(task: Task, split: str, batch: int, workers: int = 0, rank: int = 0, world: int = 1) -> DataLoader:
-    """Batches of a split in order; each process takes every `world`-th batch, none is padded or repeated."""
-    dataset = Numbered(task.dataset(split))
+def eval_batches(
+    task: Task, split: str, batch: int, workers: int = 0, rank: int = 0, world: int = 1, skip: bool = False
+) -> DataLoader:
+    """Batches of a split in order; each process takes every `world`-th batch, none is padded or repeated.
+
+    With `skip` they come as `CollateRead` gives them.
+    """
+    dataset: Dataset = Numbered(task.dataset(split))
     if not len(dataset):
         raise TaskError(f"split {split!r} of {task.card.name} is empty")
     batches = [list(range(i, min(i + batch, len(dataset)))) for i in range(0, len(dataset), batch)][rank::world]
-    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate)
+    if not skip:
+        return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate)
+    return DataLoader(
+        Skipping(dataset), batch_sampler=batches, num_workers=workers, collate_fn=CollateRead(task.collate)
+    )  # fmt: skip
 
 
 class Budget:
@@ -77,17 +88,14 @@ def predict_in_chunks(
         try:
             found = [task.predict(model, batch[i : i + size], view, prepared) for i in range(0, len(batch), size)]
         except RuntimeError as error:
-            if "out of memory" not in str(error).lower() or size <= 1:
+            if not is_out_of_memory(error) or size <= 1:
                 raise
         else:
             return found[0] if len(found) == 1 else {k: torch.cat([r[k] for r in found]) for k in found[0]}
-        # outside of `except`: the traceback would keep the failed pass's tensors alive
         budget.halve(view, size)
         notes.append(f"out of memory at grid {view.grid[0]}x{view.grid[1]}: {size} images a pass halved to {size // 2}")
         print(f"  {notes[-1]}", flush=True)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def sweep(
@@ -103,6 +111,7 @@ def sweep(
     autocast: Callable[[], Any] | None = None,
     rank: int = 0,
     world: int = 1,
+    skip: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SweepResult:
     """Look at every batch under every view before the next batch is read.
@@ -113,9 +122,10 @@ def sweep(
         batch: images decoded and moved at once.
         token_budget: tokens (images x grid cells) of a forward pass.
         autocast: context of reduced precision, such as `accelerator.autocast`.
+        skip: pass over pictures that cannot be read; they are counted in the result.
         progress: called with images done, images in all, images a second.
 
-    Raises: TaskError for an empty split.
+    Raises: TaskError for an empty split, and for a picture that cannot be read unless they are skipped.
 
     Example: `sweep(task, model, task.views([8, 15]), "test").rows`
     """
@@ -123,11 +133,12 @@ def sweep(
     model.eval()
     result, budget = SweepResult([], dict.fromkeys(views, 0.0)), Budget(token_budget)
     meter, started = task.meter(split), time.perf_counter()
-    parts = [(part, eval_batches(task, part, batch, workers, rank, world)) for part in task.parts(split)]
+    parts = [(part, eval_batches(task, part, batch, workers, rank, world, skip)) for part in task.parts(split)]
+    skipped = {part: Skipped(part) for part, _ in parts}
     total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)
     with torch.no_grad(), (autocast or _plain)():
         prepared = task.prepare(model, split)
-        for part, found in _stream(parts):
+        for part, found in _stream(parts, skipped):
             moved = normalised_once(model, found.to(device))
             for view in views:
                 begin = time.perf_counter()
@@ -137,16 +148,24 @@ def sweep(
             result.images += len(found)
             if progress:
                 progress(result.images, total, result.images / (time.perf_counter() - started))
+    for part, loader in parts:
+        skipped[part].merge()
+        if skipped[part].errors:
+            result.skipped[part] = skipped[part].as_row()
+            result.notes.append(skipped[part].note(len(loader.dataset)))
     meter.merge()
     result.rows = meter.rows()
     assert {view for view, _, _ in result.rows} == set(views), "a meter must give one row for each view"
     return result
 
 
-def _stream(parts: Sequence[tuple[str, DataLoader]]) -> Iterator[tuple[str, Batch]]:
+def _stream(parts: Sequence[tuple[str, DataLoader]], skipped: dict[str, Skipped]) -> Iterator[tuple[str, Batch]]:
     for part, loader in parts:
-        for batch in loader:
-            yield part, batch
+        for found in loader:
+            batch, unread = (found, []) if isinstance(found, Batch) else found
+            skipped[part].add(unread)
+            if batch is not None:
+                yield part, batch
 
 
 def _plain() -> Any:

@@ -249,7 +249,8 @@ def _notes(training: Training) -> dict[str, Any]:
     return {
         "steps": training.steps, "seconds": round(training.seconds, 2), "images_per_second": round(training.rate, 2),
         "resumed_at": training.resumed_at, "last": {k: round(v, 6) for k, v in training.values.items()},
-        "notes": training.notes, "skipped": training.skipped, "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
+        "notes": training.notes, "skipped": training.skipped,
+        "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
     }  # fmt: skip
 
 

@@ -192,6 +192,7 @@ class Task:
 
     card: ClassVar[TaskCard] | TaskCard
     recipe: Recipe = Recipe()
+    skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):

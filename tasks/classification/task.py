@@ -85,6 +85,7 @@ class Classification(Task):
     """
 
     Options = ClassificationOptions
+    skippable = True
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)

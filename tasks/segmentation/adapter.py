@@ -51,6 +51,7 @@ class Segmentation(Task):
     """
 
     Options = SegmentationOptions
+    skippable = True
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
