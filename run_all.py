@@ -188,22 +188,28 @@ def plan(
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: AsJson = False) -> None:
-    """Tables of a run, as OUT/report/tables.md and rows.csv.  Example: run_all.py report results/runs/mini"""
+def report(
+    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    within: Annotated[float, typer.Option(min=0, help="Points that a cheaper choice may lose.")] = 1.0,
+    latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The page, tables and plots of a run, in OUT/report.  Example: run_all.py report results/runs/mini --within 0.5"""
+    from benchmarks.report.build import latency_lines, write_report
+    from benchmarks.report.tables import markdown, newest
     from benchmarks.store import Store
-    from benchmarks.tables import as_csv, markdown, newest
 
-    rows = Store(out).rows()
-    if not rows:
+    store = Store(out)
+    if not (rows := store.rows()):
         raise ValueError(f"no rows in {out / 'rows.jsonl'}; run a suite with --out {out} first")
     if as_json:
         print(json.dumps(newest(rows), indent=1))
         return
-    folder = out / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tables.md").write_text(markdown(rows))
-    (folder / "rows.csv").write_text(as_csv(rows))
-    print(markdown(rows) + f"\nwritten to {folder}")
+    if latency is not None:
+        print("\n".join(latency_lines(rows, latency)))
+        return
+    folder = write_report(store, within / 100)
+    print(markdown(rows) + f"\nwritten to {folder}: page.html, tables.md, tables.tex, rows.csv, plots")
 
 
 @app.command()

@@ -283,3 +283,10 @@ class Task:
         `samples` are the per-sample values of the meter's rows. The model is in eval mode on `device`.
         """
         return []
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """The card's metric [draws] when sample i counts `weights[:, i]` times: what intervals are made of.
+
+        `samples` are the arrays [N, ...] of a row's per-sample file. None where the metric cannot be had from them.
+        """
+        return None

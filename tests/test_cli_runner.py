@@ -82,7 +82,7 @@ def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path) -> None:
 
 
 def test_holes_stay_holes_in_tables(tmp_path) -> None:
-    from benchmarks.tables import as_csv, markdown
+    from benchmarks.report.tables import as_csv, markdown
 
     _, rows = run_toy(tmp_path, seeds=[0, 1])
     rows = [r for r in rows if not (r["seed"] == 0 and r["eval_grid"] == 6)]

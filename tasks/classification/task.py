@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 from tasks.classification.models import Classifier, LinearProbes, Locked
 from tasks.classification.preprocess import check_preprocess, evaluation_view, training_view
 from tasks.classification.readers import Labelled, decode
-from tasks.classification.scoring import accuracy, neighbour_votes
+from tasks.classification.scoring import accuracy, neighbour_votes, right
 from tasks.classification.sources import data_spec, load, missing
-from tasks.meters import Records, ScoredRecords
+from tasks.meters import Records, ScoredRecords, weighted_mean
 from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
 
 PROTOCOLS = ("finetune", "linear", "knn")
@@ -189,6 +189,13 @@ class Classification(Task):
         if self.options.protocol != "knn":
             return ScoredRecords(accuracy, split)
         return ScoredRecords(accuracy, split, functools.partial(self._voted, split), keep=("ranked", "label"))
+
+    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+        records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
+        label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
+        values = np.full(len(label), np.nan)
+        values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
+        return weighted_mean(values, weights)
 
     def _voted(self, split: str, parts: dict[str, Records]) -> Records:
         gallery, queries = parts["train"], parts[split]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.meters import RecordMeter
+from tasks.meters import RecordMeter, weighted_mean
 from tasks.retrieval.image_metrics import class_retrieval
 from tasks.retrieval.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
 from tasks.retrieval.pictures import found_at, queries_shown, strip
@@ -114,6 +114,10 @@ class ImageRetrieval(Task):
             sheet = strip(rows, lambda i: dataset[i][0], lambda i, own=label: found.labels[i] == own, place)
             shown.append(("a query (black) and the five nearest pictures, green of the same class", sheet))
         return shown
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """Queries are drawn; the gallery stays whole."""
+        return weighted_mean(samples["R@1"].astype("float64"), weights)
 
 
 class ImageMeter(RecordMeter):

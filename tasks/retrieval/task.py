@@ -143,6 +143,12 @@ class Retrieval(Task):
             shown.append((f"“{words}”: the five nearest images, the right one green", sheet))
         return shown
 
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """Images are drawn with all their captions; the gallery stays whole."""
+        ranks = samples["t2i_rank"]
+        right, count = ((ranks == 1).sum(1), (ranks > 0).sum(1))
+        return (weights @ right) / (weights @ count)
+
 
 def _resize(view: View) -> dict[str, str]:
     return {} if view.resize == "pi" else {"resize": view.resize}

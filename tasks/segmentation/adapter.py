@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -191,3 +192,10 @@ class Segmentation(Task):
             image = torch.nn.functional.interpolate(batch.images[0][None].float(), truth.shape, mode="area")[0].byte()
             shown.append(("image, truth, and the labels predicted at each grid", panel(image, truth, labels)))
         return shown
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        counts = samples["counts"].astype("float64")
+        total = (weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:])
+        intersection, predicted, labelled = total[:, 0], total[:, 1], total[:, 2]
+        union = predicted + labelled - intersection
+        return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)

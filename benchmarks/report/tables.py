@@ -17,6 +17,13 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     return list({r["row_key"]: r for r in rows if r["status"] == "ok"}.values())
 
 
+def group_of(row: Row) -> Group:
+    """Which table a row is in: task, data, protocol, split, metric."""
+    metric = row.get("metric") or next(iter(row["metrics"]), "")
+    data = str((row.get("options") or {}).get("data", ""))
+    return (row["task"], data, row["protocol"], row["split"], metric)
+
+
 def pivot(rows: Sequence[Row]) -> dict[Group, dict[tuple[str, str], dict[str, list[float | None]]]]:
     """`{(task, data, protocol, split, metric): {(backbone, train grid): {eval grid: values of all seeds}}}`.
 
@@ -25,8 +32,7 @@ def pivot(rows: Sequence[Row]) -> dict[Group, dict[tuple[str, str], dict[str, li
     tables: dict[Group, dict[tuple[str, str], dict[str, list[float | None]]]] = {}
     for row in newest(rows):
         metric = row.get("metric") or next(iter(row["metrics"]), "")
-        data = str((row.get("options") or {}).get("data", ""))
-        group = (row["task"], data, row["protocol"], row["split"], metric)
+        group = group_of(row)
         train = "-" if row["train_grid"] is None else str(row["train_grid"])
         grid = str(row["eval_grid"]) + ("" if row.get("resize", "pi") == "pi" else f" {row['resize']}")
         line = tables.setdefault(group, {}).setdefault((row["backbone"], train), {})
@@ -40,17 +46,55 @@ def markdown(rows: Sequence[Row]) -> str:
     Example: `print(markdown(Store("results/runs/mini").rows()))`
     """
     parts = []
-    for (task, data, protocol, split, metric), lines in pivot(rows).items():
-        grids = sorted({g for line in lines.values() for g in line}, key=_grid_order)
-        head = f"### {task} {data} {protocol}, {split}, {metric} in %".replace("  ", " ")
+    for group, (grids, lines) in cells(rows).items():
         table = [f"| backbone | trained at | {' | '.join(grids)} |", f"| --- | ---: |{' ---: |' * len(grids)}"]
-        for (backbone, train), line in sorted(lines.items(), key=lambda x: (x[0][0], _grid_order(x[0][1]))):
-            table.append(f"| {backbone} | {train} | {' | '.join(_cell(line.get(g)) for g in grids)} |")
-        parts.append("\n".join([head, "", *table]))
+        table += [f"| {' | '.join(line)} |" for line in lines]
+        parts.append("\n".join([f"### {title(group)}", "", *table]))
+    if left := failures(rows):
+        parts.append("\n".join(["### failed", "", *(f"- {k}: {v}" for k, v in left.items())]))
+    return "\n\n".join(parts) + "\n"
+
+
+def failures(rows: Sequence[Row]) -> dict[str, str]:
+    """Label and error of cells that failed and have no successful row."""
     failed = {r.get("label") or r["backbone"]: r["error"] for r in rows if r["status"] == "failed" and "error" in r}
     ran = {r.get("label") for r in newest(rows)}
-    if left := {k: v for k, v in failed.items() if k not in ran}:
-        parts.append("\n".join(["### failed", "", *(f"- {k}: {v}" for k, v in left.items())]))
+    return {k: v for k, v in failed.items() if k not in ran}
+
+
+def title(group: Group) -> str:
+    """`task data protocol, split, metric in %`."""
+    task, data, protocol, split, metric = group
+    return " ".join(f"{task} {data} {protocol}, {split}, {metric} in %".split())
+
+
+def cells(rows: Sequence[Row]) -> dict[Group, tuple[list[str], list[list[str]]]]:
+    """Each table as text: its grids, and lines of backbone, training grid and a cell for each grid."""
+    found = {}
+    for group, lines in pivot(rows).items():
+        grids = sorted({g for line in lines.values() for g in line}, key=_grid_order)
+        ordered = sorted(lines.items(), key=lambda x: (x[0][0], _grid_order(x[0][1])))
+        found[group] = (grids, [[*names, *(_cell(line.get(g)) for g in grids)] for names, line in ordered])
+    return found
+
+
+_LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """The same tables for booktabs."""
+
+    def safe(text: str) -> str:
+        return "".join(_LATEX.get(c, c) for c in text.replace("\\", "/"))
+
+    parts = []
+    for group, (grids, lines) in cells(rows).items():
+        body = [" & ".join(safe(cell) for cell in line) + r" \\" for line in lines]
+        head = " & ".join(["backbone", "trained at", *map(safe, grids)]) + r" \\"
+        parts.append("\n".join([
+            f"% {title(group)}", rf"\begin{{tabular}}{{l{'r' * (len(grids) + 1)}}}", r"\toprule", head, r"\midrule",
+            *body, r"\bottomrule", r"\end{tabular}",
+        ]))  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
