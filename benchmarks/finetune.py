@@ -302,6 +302,17 @@ def _save(
     write_atomically(path, lambda partial: torch.save(state, partial))
 
 
+def open_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What a checkpoint holds; nothing in it is run.
+
+    Raises: TaskError for a torn or foreign file.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # pickle's, zip's and torch's own; their texts advise to run what is inside
+        raise TaskError(f"{path} is torn or no checkpoint of ours ({type(error).__name__}); remove it") from error
+
+
 def _load(
     path: Path,
     identity: str,
@@ -311,7 +322,7 @@ def _load(
     training: Training,
     device: torch.device,
 ) -> None:
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = open_checkpoint(path, device)
     if state["identity"] != identity:
         raise TaskError(f"{path} belongs to another recipe, schedule, seed or data set; remove it to train anew")
     model.load_state_dict(state["model"])

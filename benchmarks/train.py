@@ -18,7 +18,7 @@ from torch import nn
 from backbones import build_backbone
 from backbones.grids import parse_schedule
 from benchmarks.embeddings import LockedFeatures
-from benchmarks.finetune import Diverged, Training, finetune
+from benchmarks.finetune import Diverged, Training, finetune, open_checkpoint
 from benchmarks.plan import changed
 from benchmarks.randomness import seed_of
 from benchmarks.skipping import may_skip
@@ -99,7 +99,7 @@ class Trainer:
         task.recipe, self._batch = recipe, recipe.batch
         final, partial = self._path(f"{key}.pt"), self._path(f"{key}.partial.pt")
         model = self._fresh(cell, task, recipe)
-        kept = torch.load(final, map_location=self.accelerator.device, weights_only=True) if final.exists() else None
+        kept = open_checkpoint(final, self.accelerator.device) if final.exists() else None
         if kept and kept["notes"].get("skipped") and not self.options.skip_broken:
             kept = None  # weights that have not seen every picture are no answer to a run that wants all
         if kept:

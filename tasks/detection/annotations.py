@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks import formats
 from tasks.task import TaskError
 
 FREQUENCIES = ("r", "c", "f")
@@ -46,10 +46,7 @@ def read_json(path: str | Path) -> Any:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 3, 0.4)
         raise TaskError(f"no file {path}" + (f"; nearest: {', '.join(near)}" if near else ""))
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise TaskError(f"{path} is not JSON: {error}") from error
+    return formats.read_json(path)
 
 
 def as_lvis(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,10 @@ class DetectionSet:
         source = "train" if split == "minival" else split
         if source not in self.files:
             raise TaskError(f"no split {split!r}; there are: {', '.join(self.files)}")
-        data = read_json(self.path(self.files[source]))
+        path = self.path(self.files[source])
+        data = read_json(path)
+        if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
+            raise TaskError(f"{path} has no lists 'images' and 'annotations': not LVIS or COCO JSON")
         if source != "train":
             return data
         ids = sorted(i["id"] for i in data["images"])

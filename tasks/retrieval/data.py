@@ -165,14 +165,23 @@ def _parquet(root: Path, spec: CaptionData, split: str) -> CaptionSet:
 
 
 def _karpathy_splits(root: Path, spec: CaptionData) -> set[str]:
-    return {i["split"] for i in read_json(_files(root, spec.files, spec.source)[0])["images"]}
+    return {i["split"] for i in _karpathy_images(_files(root, spec.files, spec.source)[0])}
+
+
+def _karpathy_images(path: Path) -> list[dict[str, Any]]:
+    content = read_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise TaskError(f"{path} has no list 'images': not a Karpathy JSON")
+    for number, image in enumerate(images):
+        if absent := [k for k in ("filename", "split", "sentences") if k not in image]:
+            raise TaskError(f"{path}: image {number} has no {absent[0]!r}: not a Karpathy JSON")
+    return images
 
 
 def _karpathy(root: Path, spec: CaptionData, split: str) -> CaptionSet:
     path = _files(root, spec.files, spec.source)[0]
-    images = read_json(path).get("images")
-    if not isinstance(images, list):
-        raise TaskError(f"{path} has no list 'images': not a Karpathy JSON")
+    images = _karpathy_images(path)
     wanted = {split, "restval"} if split == "train" else {split}  # COCO's restval counts as train in all tables
     chosen = [i for i in images if i["split"] in wanted]
     if not chosen:
@@ -186,6 +195,8 @@ def _coco(root: Path, spec: CaptionData, split: str) -> CaptionSet:
     official = _COCO_SPLIT.get(split, split)
     path = _files(root, spec.files.format(split=official), spec.source)[0]
     content = read_json(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
+        raise TaskError(f"{path} has no lists 'images' and 'annotations': not COCO captions")
     captions: dict[int, list[str]] = {i["id"]: [] for i in content["images"]}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in captions:
