@@ -7,7 +7,7 @@ BIN = .venv/bin
 	$(BIN)/python -m pip install --quiet -e '.[test,tensorboard]'
 	touch $@
 
-.PHONY: setup test slow lint models nano
+.PHONY: setup test slow browser lint models nano
 setup: .venv/.installed
 
 test: setup lint
@@ -15,6 +15,9 @@ test: setup lint
 
 slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+browser: setup
+	$(BIN)/python -m pytest -q -m browser
 
 lint: setup
 	$(BIN)/ruff check .

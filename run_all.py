@@ -192,10 +192,11 @@ def report(
     out: Annotated[Path, typer.Argument(help="Folder of a run.")],
     within: Annotated[float, typer.Option(min=0, help="Points that a cheaper choice may lose.")] = 1.0,
     latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Also README, plots and CSV to be kept, there.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The page, tables and plots of a run, in OUT/report.  Example: run_all.py report results/runs/mini --within 0.5"""
-    from benchmarks.report.build import latency_lines, write_report
+    from benchmarks.report.build import latency_lines, write_measured, write_report
     from benchmarks.report.tables import markdown, newest
     from benchmarks.store import Store
 
@@ -208,6 +209,8 @@ def report(
     if latency is not None:
         print("\n".join(latency_lines(rows, latency)))
         return
+    if to is not None:
+        write_measured(store, to, within / 100)
     folder = write_report(store, within / 100)
     print(markdown(rows) + f"\nwritten to {folder}: page.html, tables.md, tables.tex, rows.csv, plots")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks.report.compare import fastest, points
 from benchmarks.report.confidence import Confidence
-from benchmarks.report.page import build_page
+from benchmarks.report.page import answer, build_page, commands, environments
 from benchmarks.report.plots import plot, save_png
-from benchmarks.report.tables import as_csv, latex, markdown, title
+from benchmarks.report.tables import as_csv, cells, latex, markdown, newest, table, title
 from benchmarks.store import Row, Store, write_atomically
 
 
@@ -32,6 +32,45 @@ def write_report(store: Store, within: float = 0.01) -> Path:
         for against in ("grid", "macs"):
             if against == "grid" or any(c.macs for c in choices):
                 save_png(plot(choices, confidence, against, group[-1]), folder / f"{_file(group)}_{against}.png")
+    return folder
+
+
+def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
+    """What is kept of a run for others: README.md with answer, tables, plots, commands and machine, and rows.csv.
+
+    Neither pictures nor weights: they may be somebody's data.
+
+    Raises: ValueError where the folder has no successful row.
+
+    Example: `write_measured(Store("results/runs/mini"), Path("results/measured/mini"))`
+    """
+    rows, confidence = store.rows(), Confidence(store)
+    good = newest(rows)
+    if not good:
+        raise ValueError(f"no successful row in {store.path}")
+    folder.mkdir(parents=True, exist_ok=True)
+    texts, parts = cells(rows), [f"# {good[-1].get('suite')}\n"]
+    for group, choices in points(rows).items():
+        higher = choices[0].row.get("higher_is_better", True)
+        grids, lines = texts[group]
+        parts += [f"## {title(group)}\n", *(f"- {a}" for a in answer(choices, confidence, group[-1], higher, within))]
+        parts += ["", table(grids, lines), ""]
+        for against in ("grid", "macs"):
+            if against == "grid" or any(c.macs for c in choices):
+                name = f"{_file(group)}_{against}.png"
+                save_png(plot(choices, confidence, against, group[-1]), folder / name)
+                parts.append(f"![{group[-1]} against {against}]({name})\n")
+    parts.append("## How it was measured\n")
+    for command in commands(good):
+        parts.append(f"- `python {command['text']}` at revision {command['revision']}: {len(command['cells'])} cells")
+    dates = sorted({r["finished"][:10] for r in good if r.get("finished")})
+    parts += [f"- {line}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
+    parts.append(
+        "Intervals are paired bootstraps over the samples of the split; several seeds are given as mean ± half the "
+        "range. Every number is in [rows.csv](rows.csv)."
+    )
+    write_atomically(folder / "README.md", lambda path: path.write_text("\n".join(parts) + "\n"))
+    write_atomically(folder / "rows.csv", lambda path: path.write_text(as_csv(rows)))
     return folder
 
 

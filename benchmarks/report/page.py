@@ -32,12 +32,16 @@ def answer(choices: Sequence[Point], confidence: Confidence, metric: str, higher
         lines.append(f"Best: {best.name}, {100 * best.quality:.1f} % {metric} for {cost}.")
         if good != best:
             lines.append(
-                f"Within {100 * within:g} points of it the cheapest is {good.name}: {100 * good.quality:.1f} % for "
+                f"Within {_points(within)} of it the cheapest is {good.name}: {100 * good.quality:.1f} % for "
                 f"{good.macs / 1e9:.3g} GMACs, {best.macs / good.macs:.1f} times fewer."
             )
         else:
-            lines.append(f"Nothing cheaper comes within {100 * within:g} points of it.")
+            lines.append(f"Nothing cheaper comes within {_points(within)} of it.")
     return lines or ["No backbone here can be compared: no flexible one beside a fixed one, no known cost."]
+
+
+def _points(within: float) -> str:
+    return f"{100 * within:g} point{'' if within == 0.01 else 's'}"
 
 
 def build_page(store: Store, within: float = 0.01) -> str:
@@ -70,7 +74,7 @@ def build_page(store: Store, within: float = 0.01) -> str:
         seeds=": tables give mean ± half the range over them" if several else "",
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated", costs=_costs(good),
         pictures=_pictures(store), failed=[f"{k}: {v}" for k, v in failures(rows).items()],
-        commands=_commands(good), environments=_environments(good),
+        commands=commands(good), environments=environments(good),
     )  # fmt: skip
 
 
@@ -115,7 +119,7 @@ def _pictures(store: Store) -> list[dict[str, str]]:
     return found[:PICTURES]
 
 
-def _commands(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def commands(rows: Sequence[Row]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
         env = row.get("env") or {}
@@ -129,7 +133,7 @@ def _short(command: str) -> str:
     return " ".join(f"…/{Path(word).name}" if word.startswith("/") else word for word in command.split())
 
 
-def _environments(rows: Sequence[Row]) -> list[str]:
+def environments(rows: Sequence[Row]) -> list[str]:
     found = {}
     for row in rows:
         env = row.get("env") or {}

@@ -18,9 +18,7 @@ THEMES = {"light": ("#1b1b1b", "#d5d5d5"), "dark": ("#e8e8e8", "#4a4a4a")}
 AXES = {"grid": "patches a side", "macs": "GMACs an image", "rate": "images/s in this run"}
 
 
-def plot(
-    choices: Sequence[Point], confidence: Confidence, against: str, metric: str, theme: str = "light"
-) -> Any:
+def plot(choices: Sequence[Point], confidence: Confidence, against: str, metric: str, theme: str = "light") -> Any:
     """A matplotlib figure, 5 x 3.6 inches, of quality in % against `grid`, `macs` or `rate`.
 
     Bars are 95 % intervals over samples. Transparent, so that it lies on light and dark pages.
@@ -28,7 +26,7 @@ def plot(
     Example: `plot(points(rows)[group], Confidence(store), "grid", "top1").savefig("top1.png")`
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     ink, faint = THEMES[theme]
     figure = Figure(figsize=(5, 3.6), layout="constrained")
@@ -57,16 +55,17 @@ def plot(
     axes.set_ylabel(f"{metric} in %", color=ink)
     if against != "grid":
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xticks(sorted({x for c in choices if (x := _place(c, "grid")) is not None}))
     axes.tick_params(colors=ink, which="both")
     axes.grid(color=faint, linewidth=0.5)
     for spine in axes.spines.values():
         spine.set_color(faint)
-    figure.legend(loc="outside lower center", ncols=2 if len(names) * len(trains) > 3 else 1, fontsize=7,
-                  labelcolor=ink, frameon=False)  # fmt: skip
+    columns = 2 if len(names) * len(trains) > 2 else 1
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=8, labelcolor=ink, frameon=False)
     return figure
 
 

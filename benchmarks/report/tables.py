@@ -47,12 +47,16 @@ def markdown(rows: Sequence[Row]) -> str:
     """
     parts = []
     for group, (grids, lines) in cells(rows).items():
-        table = [f"| backbone | trained at | {' | '.join(grids)} |", f"| --- | ---: |{' ---: |' * len(grids)}"]
-        table += [f"| {' | '.join(line)} |" for line in lines]
-        parts.append("\n".join([f"### {title(group)}", "", *table]))
+        parts.append(f"### {title(group)}\n\n{table(grids, lines)}")
     if left := failures(rows):
         parts.append("\n".join(["### failed", "", *(f"- {k}: {v}" for k, v in left.items())]))
     return "\n\n".join(parts) + "\n"
+
+
+def table(grids: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """One table of `cells` as markdown; a bar in a name cannot break it."""
+    head = [f"| backbone | trained at | {' | '.join(grids)} |", f"| --- | ---: |{' ---: |' * len(grids)}"]
+    return "\n".join([*head, *(f"| {' | '.join(c.replace('|', '/') for c in line)} |" for line in lines)])
 
 
 def failures(rows: Sequence[Row]) -> dict[str, str]:
