@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -42,14 +43,25 @@ def _plain(value: Any) -> Any:
 
 
 def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(temporary path)`, then rename: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call `write(temporary path)`, then rename: readers see the old file or the whole new one.
+
+    Raises: StoreError where the disk is full or may not be written to.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}; {_mend(error)}") from error
+    except RuntimeError as error:
+        if shutil.disk_usage(path.parent).free >= PROBE:
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # torch calls it an unexpected position
+        raise StoreError(f"{path} cannot be written: {full.strerror}; {_mend(full)}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 class StoreError(ValueError):

@@ -1,6 +1,7 @@
 """What can happen to a run: each fault is told, recorded or survived, and the other cells are unharmed."""
 
 import os
+import shutil
 import signal
 import sys
 from datetime import datetime, timedelta
@@ -64,6 +65,25 @@ def test_a_disk_that_stays_full_trains_nothing_more(tmp_path, monkeypatch) -> No
     assert rows == [] and len(summary.failed) == 3
     assert all("results cannot be written" in error for _, error in summary.failed[1:])
     assert len(list((tmp_path / "out" / "checkpoints").glob("*.pt"))) == 1
+
+
+def test_a_checkpoint_that_finds_no_room_fails_its_cell_alone(tmp_path, monkeypatch) -> None:
+    save, free, calls = torch.save, shutil.disk_usage, []
+
+    def full(state: dict, path: Path) -> None:
+        calls.append(path)
+        save(state, path)
+        if len(calls) == 3:
+            monkeypatch.setattr(shutil, "disk_usage", lambda folder: free(folder)._replace(free=0))
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    monkeypatch.setattr(torch, "save", full)
+    summary, rows = run_toy(tmp_path, seeds=[0, 1])
+    assert summary.status == 1 and [r["status"] for r in rows] == ["failed", "ok", "ok", "ok"]
+    assert ".partial.pt cannot be written: No space left on device; free some space" in rows[0]["error"]
+    assert not calls[2].exists()  # the half-written one is gone, the one before it is there
+    summary, rows = run_toy(tmp_path, seeds=[0, 1])
+    assert summary.status == 0 and rows[-1]["training"]["resumed_at"] == [2]
 
 
 def test_read_only_output_is_one_line(tmp_path, monkeypatch, capsys) -> None:
