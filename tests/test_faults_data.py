@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import official_forms
 import pytest
 import torch
 from fault_tools import cell, class_folders, run_cells
@@ -122,6 +123,17 @@ def test_wrong_json_of_captions_is_named(tmp_path, content: bytes) -> None:
     (tmp_path / "captions.json").write_bytes(content)
     (text,) = build_task("retrieval", tmp_path, {"data": "captions.json"}).missing()
     assert "captions.json" in text and "\n" not in text
+
+
+def test_torn_pictures_of_torchvision_s_sets_are_named(tmp_path) -> None:
+    from tasks.classification.readers import read_torchvision
+
+    root = official_forms.cars(tmp_path)
+    found = read_torchvision("cars", tmp_path, "train")
+    assert found.read(0).size == (40, 30)
+    cut(root / "cars_train" / "00001.jpg")
+    with pytest.raises(TaskError, match="cars train/0 cannot be decoded"):
+        found.read(0)
 
 
 def bomb(width: int, height: int) -> bytes:

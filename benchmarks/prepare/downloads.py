@@ -19,7 +19,7 @@ SPARE = 64 << 20  # bytes of the disk that unpacking leaves alone
 class Download:
     """The parts of an official download, looked for in what the user gave.
 
-    Args: paths: folders or archives. work: an empty folder on a disk with room for what is unpacked.
+    Args: paths: folders or archives. work: a folder to be made, on a disk with room for what is unpacked.
     Raises: TaskError for a path that does not exist.
 
     Example: `Download([Path("tiny-imagenet-200.zip")], work).find("wnids.txt").parent`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import shutil
@@ -105,11 +106,10 @@ def prepare(
     """
     pack = find_pack(name)
     work = out / f".prepare_{pack.name}_{os.getpid()}"
-    built, unpacked = work / "built", work / "unpacked"
+    built = work / "built"
+    download, new = Download(list(sources), work / "unpacked", say), not out.exists()
     try:
         built.mkdir(parents=True)
-        unpacked.mkdir()
-        download = Download(list(sources), unpacked, say)
         say(f"{pack.name}: from {', '.join(map(str, sources))} to {out}")
         pack.build(download, built, sizes or pack.sizes, say)
         return _place(built, out)
@@ -117,6 +117,9 @@ def prepare(
         raise TaskError(f"{pack.name} cannot be written under {out}: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if new:
+            with contextlib.suppress(OSError):  # it is kept where something is in it
+                out.rmdir()
 
 
 def _place(built: Path, out: Path) -> list[Path]:

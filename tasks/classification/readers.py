@@ -150,6 +150,7 @@ def read_torchvision(name: str, root: Path, split: str) -> Labelled:
     """
     if not (root / TORCHVISION_FOLDERS[name]).is_dir():
         raise TaskError(f"{name} is not under {root} (no folder {TORCHVISION_FOLDERS[name]})")
+    from PIL import Image
     from torchvision import datasets  # seconds to import: a plan of missing data must not wait for it
 
     train = split == "train"
@@ -171,7 +172,10 @@ def read_torchvision(name: str, root: Path, split: str) -> Labelled:
 
     def read(i: int) -> Any:
         part = int(np.searchsorted(starts, i, side="right")) - 1
-        return found[part][i - int(starts[part])][0]
+        try:
+            return found[part][i - int(starts[part])][0]
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise TaskError(f"{name} {split}/{i} cannot be decoded: {error}") from error
 
     classes = tuple(getattr(found[0], "classes", None) or map(str, range(int(labels.max()) + 1)))
     return Labelled([f"{split}/{i}" for i in range(len(labels))], labels, read, classes)
