@@ -37,6 +37,9 @@ def answer(choices: Sequence[Point], confidence: Confidence, metric: str, higher
             )
         else:
             lines.append(f"Nothing cheaper comes within {_points(within)} of it.")
+    chance = choices[0].row["metrics"].get(f"chance_{metric}")
+    if chance is not None:
+        lines.append(f"Chance is {100 * chance:.2g} %.")
     return lines or ["No backbone here can be compared: no flexible one beside a fixed one, no known cost."]
 
 

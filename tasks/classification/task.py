@@ -187,8 +187,11 @@ class Classification(Task):
 
     def meter(self, split: str) -> ScoredRecords:
         if self.options.protocol != "knn":
-            return ScoredRecords(accuracy, split)
-        return ScoredRecords(accuracy, split, functools.partial(self._voted, split), keep=("ranked", "label"))
+            return ScoredRecords(self._scores, split)
+        return ScoredRecords(self._scores, split, functools.partial(self._voted, split), keep=("ranked", "label"))
+
+    def _scores(self, records: Records) -> dict[str, float]:
+        return accuracy(records) | {"chance_top1": 1 / self.classes}
 
     def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
         records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
