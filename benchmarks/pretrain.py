@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -76,8 +76,13 @@ def accuracy(model: FlexiBackbone, pictures: Pictures, grids: Sequence[int], bat
     return {grid: count / len(pictures.labels) for grid, count in right.items()}
 
 
-def train(name: str, pictures: Pictures, options: argparse.Namespace) -> FlexiBackbone:
-    """Train to the end, from the newest checkpoint where there is one."""
+def train(
+    name: str,
+    pictures: Pictures,
+    options: argparse.Namespace,
+    after_step: Callable[[FlexiBackbone, int], None] | None = None,
+) -> FlexiBackbone:
+    """Train to the end, from the newest checkpoint where there is one; `after_step(model, steps done)` may look on."""
     torch.manual_seed(options.seed)
     model = build_backbone(name, pretrained=False, num_classes=len(pictures.classes)).to(options.device)
     torch.nn.init.normal_(model.head.weight, std=0.01)
@@ -109,6 +114,9 @@ def train(name: str, pictures: Pictures, options: argparse.Namespace) -> FlexiBa
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if after_step is not None:
+            after_step(model, step + 1)
+            model.train()
         mean_loss = loss.item() if step == first else 0.98 * mean_loss + 0.02 * loss.item()
         if not math.isfinite(mean_loss):
             raise ValueError(f"{name}: loss is {loss.item()} at step {step}; lower --lr")

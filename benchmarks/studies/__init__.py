@@ -1,0 +1,1 @@
+"""Studies of the backbone itself: resize ablation, representations across grids, cheaper training, distillation."""
