@@ -123,6 +123,8 @@ def run(
 
     Example: run_all.py run mini/classification --data-root DATA --only backbone=flexivit_nano,train=8
     """
+    if jobs > 1 and device != "cuda":  # threads of several processes would fight for the same cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     helpers = [_helper() for _ in range(jobs - 1)]
     from benchmarks.runner import Runner, RunOptions
     from benchmarks.store import Store
