@@ -16,7 +16,8 @@ from backbones import FlexiBackbone, build_backbone
 from backbones.grids import GridSchedule, parse_schedule
 from benchmarks.cost import FORWARD_AND_BACKWARD, macs
 from benchmarks.pretrain import accuracy, train
-from benchmarks.pretrain_data import Pictures, load_tiny_imagenet
+from benchmarks.pretrain_data import load_tiny_imagenet
+from benchmarks.studies.pictures import subset
 from benchmarks.studies.settings import study_main
 
 ARMS = ("fixed", "curriculum")
@@ -67,12 +68,6 @@ def steps_for_budget(schedule: GridSchedule, budget: int, batch: int, encoder: F
     if low < 1:
         raise ValueError(f"a budget of {budget} MACs is less than one step")
     return low
-
-
-def subset(pictures: Pictures, count: int) -> Pictures:
-    """At most `count` pictures, evenly spread (packs are sorted by class)."""
-    stride = max(1, len(pictures.labels) // count)
-    return Pictures(pictures.images[::stride][:count], pictures.labels[::stride][:count], pictures.classes)
 
 
 def _read_curve(path: Path) -> list[dict[str, Any]]:
@@ -127,7 +122,7 @@ def train_arm(arm: str, settings: Settings, data: Path, out: Path, device: str) 
 
 def table(curves: dict[str, list[dict[str, Any]]], target: int) -> str:
     """Markdown: a row a point of each arm."""
-    lines = [f"| arm | images | training MACs | device-hours | top-1 at {target}x{target} | standard error | pictures |"]
+    lines = [f"| arm | images | training MACs | device-hours | top-1 at grid {target} | std. error | pictures |"]
     lines.append("| --- |" + " ---: |" * 6)
     for arm, points in curves.items():
         for p in points:

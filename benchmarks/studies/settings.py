@@ -1,4 +1,4 @@
-"""Settings of a study at a scale: a dataclass for each study, its demo, mini and paper values in `scales/STUDY.yaml`."""
+"""Settings of a study: its module's dataclass, with demo, mini and paper values in `scales/STUDY.yaml`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def read_settings(study: str, scale: str = "mini", changes: Sequence[str] = ()) 
     return module.Settings(**values)
 
 
-def run_study(study: str, scale: str, data: Path, out: Path, device: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+def run_study(
+    study: str, scale: str, data: Path, out: Path, device: str, changes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Run a study into `out`: `result.json`, `table.md` and plots. Returns the result."""
     settings = read_settings(study, scale, changes)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,51 @@
+"""Validation pictures of a study at one size: Tiny ImageNet, or class folders such as ImageNet's `val/WNID/*.JPEG`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks.pretrain_data import Pictures, load_tiny_imagenet
+from tasks.pictures import read_rgb
+
+
+def subset(pictures: Pictures, count: int) -> Pictures:
+    """At most `count` pictures, evenly spread (packs are sorted by class)."""
+    stride = max(1, len(pictures.labels) // count)
+    return Pictures(pictures.images[::stride][:count], pictures.labels[::stride][:count], pictures.classes)
+
+
+def _square(image: Tensor, side: int) -> Tensor:
+    """Shorter side to `side`, antialiased bicubic, and the centre cut: `[3, h, w]` uint8 to `[3, side, side]`."""
+    height, width = image.shape[1:]
+    scale = side / min(height, width)
+    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    whole = F.interpolate(image[None].float(), size=size, mode="bicubic", antialias=True)[0].round().clamp(0, 255)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return whole[:, top : top + side, left : left + side].to(torch.uint8)
+
+
+def validation_pictures(folder: Path, count: int, side: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of uint8 `[B, 3, side, side]` and labels; at most `count` pictures, evenly spread over the classes.
+
+    Labels of class folders are their places in sorted order, which is ImageNet's own for WordNet ids.
+
+    Raises: ValueError where the folder holds neither Tiny ImageNet nor class folders.
+    """
+    classes = sorted(p for p in (folder / "val").glob("*") if p.is_dir() and p.name != "images")
+    if classes:
+        files = [(f, i) for i, one in enumerate(classes) for f in sorted(one.iterdir())]
+        files = files[:: max(1, len(files) // count)][:count]
+        for start in range(0, len(files), 50):
+            part = files[start : start + 50]
+            images = [_square(torch.from_numpy(read_rgb(f, str(f))).permute(2, 0, 1), side) for f, _ in part]
+            yield torch.stack(images), torch.tensor([label for _, label in part])
+        return
+    pictures = subset(load_tiny_imagenet(folder, "val"), count)
+    for images, labels in zip(pictures.images.split(50), pictures.labels.split(50), strict=True):
+        resized = F.interpolate(images.float(), size=(side, side), mode="bilinear", align_corners=False)
+        yield resized.round().clamp(0, 255).to(torch.uint8), labels
