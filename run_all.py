@@ -236,6 +236,23 @@ def bench(
 
 
 @app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="acceleration, distillation, pi_resize or representations.")],
+    scale: Annotated[str, typer.Argument(help="demo, mini or paper.")] = "mini",
+    data_root: DataRoot = Path("data"),
+    out: Out = None,
+    settings: Set = None,
+    device: Device = "cpu",
+) -> None:
+    """A study of the backbone itself, on DATA/pretrain.  Example: run_all.py study pi_resize mini --data-root DATA"""
+    from benchmarks.studies.settings import run_study
+
+    folder = out or Path("results/runs/studies") / name
+    run_study(name, scale, data_root / "pretrain", folder, device, settings or [])
+    print((folder / "table.md").read_text())
+
+
+@app.command()
 def prepare(
     name: Annotated[str, typer.Argument(help="A pack, such as cars98; `check data` lists them.")],
     sources: Annotated[list[Path], typer.Option("--from", help="Folder or archive of the download; may be repeated.")],
