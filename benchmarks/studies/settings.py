@@ -61,8 +61,9 @@ def run_study(
     """Run a study into `out`: `result.json`, `table.md` and plots. Returns the result."""
     settings = read_settings(study, scale, changes)
     out.mkdir(parents=True, exist_ok=True)
+    made = provenance(device)  # before: the code may change while a long run goes on
     result = importlib.import_module(f"benchmarks.studies.{study}").run(settings, data, out, device)
-    record = {"study": study, "settings": dataclasses.asdict(settings), **result, "made": provenance(device)}
+    record = {"study": study, "settings": dataclasses.asdict(settings), **result, "made": made}
     (out / "result.json").write_text(json.dumps(record, indent=1) + "\n")
     return record
 
