@@ -88,7 +88,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
         for view in views:
             mode, patch, method = view
             found = own
-            if (patch, patch) != native:
+            if (patch, patch) != native or method == "norm":  # `norm` rescales tokens at the native patch too
                 size, at = (side, grid_from_patch(side, patch)) if mode == "alone" else (
                     (grid[0] * patch, grid[1] * patch), grid)  # fmt: skip
                 resized = images if mode == "alone" else resize_images(images, size, settings.filter)
@@ -142,8 +142,9 @@ def plot(result: dict[str, Any], name: str, path: Path) -> None:
         for axis in axes[:, column]:
             axis.axvline(result["native_patch"][0], color="grey", linewidth=0.8, linestyle=":")
             axis.spines[["top", "right"]].set_visible(False)
-            axis.set_ylim(0)
         axes[1, column].set_xlabel("patch, px (dotted: native)")
+    for axis in axes[:, 0]:  # after all lines are there: a limit stops the scaling of the shared axis
+        axis.set_ylim(0)
     axes[0, 0].set_ylabel("top-1, %")
     axes[1, 0].set_ylabel("same answer as native, %")
     figure.suptitle(f"{name}, fixed at its native grid", fontsize=10)
