@@ -14,8 +14,8 @@ pytestmark = pytest.mark.browser
 
 PROBE = """<script>
 document.title = ["probe", document.documentElement.scrollWidth, innerWidth,
-  getComputedStyle(document.body).backgroundColor, [...document.images].filter(i => i.complete && i.naturalWidth).length,
-  document.images.length].join("|");
+  getComputedStyle(document.body).backgroundColor,
+  [...document.images].filter(i => i.complete && i.naturalWidth).length, document.images.length].join("|");
 </script></body>"""
 
 
@@ -23,7 +23,8 @@ def looked_at(path, dark: bool, width: int = 500) -> list[str]:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert browser, "these tests need chromium: apt-get install chromium"
     done = subprocess.run(
-        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--enable-logging=stderr",
+        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+         "--enable-logging=stderr",
          f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=5000", "--dump-dom",
          f"file://{path}"],
         capture_output=True, text=True, timeout=120,
@@ -42,7 +43,8 @@ def test_nothing_overflows_and_every_picture_shows(store, tmp_path, dark) -> Non
     # a frame of a phone's width: browsers refuse windows that narrow
     frame = tmp_path / "frame.html"
     inner = page.read_text().replace("&", "&amp;").replace('"', "&quot;")
-    frame.write_text(f"""<!doctype html><iframe id="f" style="width:390px;height:800px;border:0" srcdoc="{inner}"></iframe>
+    style = "width:390px;height:800px;border:0"
+    frame.write_text(f"""<!doctype html><iframe id="f" style="{style}" srcdoc="{inner}"></iframe>
 <script>onload = () => {{ document.title = document.getElementById("f").contentDocument.title; }}</script>""")
     scroll, width, ground, shown, images = looked_at(frame, dark)
     assert width == "390" and int(scroll) <= 390

@@ -38,7 +38,7 @@ def write_report(store: Store, within: float = 0.01) -> Path:
 def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
     """What is kept of a run for others: README.md with answer, tables, plots, commands and machine, and rows.csv.
 
-    Neither pictures nor weights: they may be somebody's data.
+    `reading.md` in that folder is taken in where it lies there. Neither pictures nor weights: they may be somebody's.
 
     Raises: ValueError where the folder has no successful row.
 
@@ -49,6 +49,7 @@ def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
     if not good:
         raise ValueError(f"no successful row in {store.path}")
     folder.mkdir(parents=True, exist_ok=True)
+    reading = folder / "reading.md"
     texts, parts = cells(rows), [f"# {good[-1].get('suite')}\n"]
     for group, choices in points(rows).items():
         higher = choices[0].row.get("higher_is_better", True)
@@ -60,14 +61,18 @@ def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
                 name = f"{_file(group)}_{against}.png"
                 save_png(plot(choices, confidence, against, group[-1]), folder / name)
                 parts.append(f"![{group[-1]} against {against}]({name})\n")
+    if reading.is_file():  # what people have to say of the numbers is written by hand
+        parts += ["## Reading it\n", reading.read_text().strip(), ""]
     parts.append("## How it was measured\n")
     for command in commands(good):
         parts.append(f"- `python {command['text']}` at revision {command['revision']}: {len(command['cells'])} cells")
     dates = sorted({r["finished"][:10] for r in good if r.get("finished")})
     parts += [f"- {line}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
     parts.append(
-        "Intervals are paired bootstraps over the samples of the split; several seeds are given as mean ± half the "
-        "range. Every number is in [rows.csv](rows.csv)."
+        "“Equal within noise”: the 95 % interval of the difference, a paired bootstrap over the samples of the split, "
+        "holds zero; no difference was shown, which is not to say that there is none. It is not corrected for many "
+        "comparisons and leaves other seeds out. Several seeds are given as mean ± half the range. The best choice is "
+        "named after the fact. Every number is in [rows.csv](rows.csv)."
     )
     write_atomically(folder / "README.md", lambda path: path.write_text("\n".join(parts) + "\n"))
     write_atomically(folder / "rows.csv", lambda path: path.write_text(as_csv(rows)))

@@ -55,9 +55,11 @@ class Confidence:
 
         Raises: ValueError for rows that answer different questions.
         """
-        for key in ("task", "protocol", "split", "metric"):
-            if first.get(key) != second.get(key):
-                raise ValueError(f"rows of different {key} are not compared: {first.get(key)!r}, {second.get(key)!r}")
+        data = [(row.get("options") or {}).get("data") for row in (first, second)]
+        pairs = {key: (first.get(key), second.get(key)) for key in ("task", "protocol", "split", "metric")}
+        for key, (a, b) in {**pairs, "data": data}.items():
+            if a != b:
+                raise ValueError(f"rows of different {key} are not compared: {a!r}, {b!r}")
         a, b = self._resampled(first), self._resampled(second)
         if a is None or b is None or not np.array_equal(a[0], b[0]):
             return None

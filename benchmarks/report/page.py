@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gallery import FOLDER
-from benchmarks.report.compare import Point, cheapest, points, verdicts
+from benchmarks.report.compare import Point, cheapest, front, points, verdicts
 from benchmarks.report.confidence import DRAWS, Confidence
 from benchmarks.report.plots import plot, svg
 from benchmarks.report.published import beside
@@ -30,7 +31,7 @@ def answer(choices: Sequence[Point], confidence: Confidence, metric: str, higher
     if found:
         good, best = found
         cost = f"{best.macs / 1e9:.3g} GMACs an image"
-        lines.append(f"Best: {best.name}, {100 * best.quality:.1f} % {metric} for {cost}.")
+        lines.append(f"Best on this split: {best.name}, {100 * best.quality:.1f} % {metric} for {cost}.")
         if good != best:
             lines.append(
                 f"Within {_points(within)} of it the cheapest is {good.name}: {100 * good.quality:.1f} % for "
@@ -38,6 +39,10 @@ def answer(choices: Sequence[Point], confidence: Confidence, metric: str, higher
             )
         else:
             lines.append(f"Nothing cheaper comes within {_points(within)} of it.")
+    steps = front(choices, higher)
+    if len(steps) > 1:
+        shown = "; ".join(f"{p.name}: {100 * p.quality:.1f} % for {p.macs / 1e9:.3g}" for p in steps)
+        lines.append(f"More quality costs more GMACs along: {shown}.")
     chance = choices[0].row["metrics"].get(f"chance_{metric}")
     if chance is not None:
         lines.append(f"Chance is {100 * chance:.2g} %.")
@@ -143,7 +148,7 @@ def commands(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _short(command: str) -> str:
     """Paths of this machine mean nothing elsewhere: of absolute ones only the last part stays."""
-    return " ".join(f"…/{Path(word).name}" if word.startswith("/") else word for word in command.split())
+    return re.sub(r"(?<![\w.…])/[^\s=]*/([^\s/=]+)", r"…/\1", command)
 
 
 def environments(rows: Sequence[Row]) -> list[str]:
