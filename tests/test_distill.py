@@ -123,6 +123,7 @@ def test_layer_scale_is_folded() -> None:
         assert relative(student.head(student(images, 7).pooled), teacher.head(teacher(images, 7).pooled)) < 1e-5
 
 
+@pytest.mark.slow
 def test_killed_and_continued_equals_uninterrupted(tmp_path) -> None:
     images = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pictures = Pictures(images, torch.zeros(6, dtype=torch.int64), ["one"])
