@@ -18,6 +18,7 @@ _BUILT_IN: dict[str, str] = {
     "retrieval": "tasks.retrieval:Retrieval",
     "detection": "tasks.detection:Detection",
     "image_retrieval": "tasks.retrieval:ImageRetrieval",
+    "landmark_retrieval": "tasks.retrieval.landmarks:Landmarks",
     "segmentation": "tasks.segmentation:Segmentation",
 }
 _REGISTERED: dict[str, str | type[Task]] = {}
