@@ -163,7 +163,7 @@ def save(path, values):
         (lambda p, a: save(p / "1.png", np.zeros((45, 31), np.uint8)), r"predictions.*1\.png is 31x45 .* is 45x31"),
         (lambda p, a: save(a / "1.png", np.zeros((31, 45), np.uint16)), r"1\.png is a 16-bit image"),
         (lambda p, a: save(a / "1.png", np.zeros((31, 45, 3), np.uint8)), r"1\.png is a mode RGB image"),
-        (lambda p, a: (a / "1.png").write_bytes(b"not a picture"), r"1\.png cannot be read"),
+        (lambda p, a: (a / "1.png").write_bytes(b"not a picture"), r"1\.png cannot be decoded: not a picture"),
         (lambda p, a: (p / "1.png").unlink(), r"no 1\.png in .*predictions"),
         (lambda p, a: (a / "1.png").unlink(), r"no 1\.png in .*annotations"),
         (lambda p, a: [f.unlink() for f in a.glob("*.png")], r"no PNG in .*annotations"),
