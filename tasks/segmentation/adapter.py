@@ -71,9 +71,11 @@ class Segmentation(Task):
             sources={chosen.data: known.source} if known else {},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
-        # Segmenter's: SGD without decay, polynomial schedule. The small packs get a short AdamW run instead.
+        # Segmenter's config.yml: SGD without decay, polynomial schedule, 64 epochs of ADE20k or 216 of Cityscapes.
+        # The small packs get a short AdamW run instead.
+        steps, lr = (80_000, 1e-2) if chosen.data == "cityscapes" else (160_000, 1e-3)
         self.recipe = Recipe(
-            steps=160_000, batch=8, lr=1e-3, optimizer="sgd", schedule="poly", clip=None, drop_path=0.1
+            steps=steps, batch=8, lr=lr, optimizer="sgd", schedule="poly", clip=None, drop_path=0.1
         )  # fmt: skip
         if small:
             new = ("head", "neck") if chosen.head == "upernet" else ("head",)
