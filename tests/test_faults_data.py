@@ -257,8 +257,17 @@ def test_every_load_in_the_code_is_a_safe_one() -> None:
 
     root, found = Path(run_all.__file__).parent, []
     for path in [*(p for f in ("backbones", "tasks", "benchmarks") for p in (root / f).rglob("*.py"))]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import | ast.ImportFrom):
+        tree = ast.parse(path.read_text())
+        # a reader that refuses every name but those of plain data: the only pickle there may be
+        used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "pickle"}
+        guarded = used <= {"Unpickler", "UnpicklingError"} and any(
+            isinstance(n, ast.ClassDef)
+            and [ast.unparse(b) for b in n.bases] == ["pickle.Unpickler"]
+            and any(getattr(f, "name", "") == "find_class" for f in n.body)
+            for n in ast.walk(tree)
+        )
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and not guarded:
                 names = [a.name for a in node.names] + [getattr(node, "module", "") or ""]
                 found += [f"{path}: {n}" for n in names if n.split(".")[0] in ("pickle", "cPickle", "dill", "marshal")]
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
