@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,6 +49,8 @@ def match(cost: Tensor) -> tuple[Tensor, Tensor]:
 
     Costs that are not finite count as very dear, so that no input stops the training.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and a plan needs no matching
+
     cost = torch.nan_to_num(cost.detach().double(), WORST, WORST, -WORST).clamp(-WORST, WORST)
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
     return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)

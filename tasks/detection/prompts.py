@@ -19,20 +19,24 @@ def canonical(text: str) -> str:
     return re.sub(r"-+", "-", re.sub(r" +", " ", text)).strip()
 
 
+def check_set(name: str) -> None:
+    """Raises: TaskError naming the nearest sets; open_clip, which takes seconds to import, stays closed."""
+    if name not in SETS:
+        near = difflib.get_close_matches(str(name), SETS, 3, 0.4) or SETS
+        raise TaskError(f"no prompt set {name!r}; nearest: {', '.join(near)}")
+
+
 def template_set(name: str = "best") -> tuple[str, ...]:
     """Templates with a `{}`: `train` (the bare name and CLIP's 80), `clip` (80), `best` (the seven of CLIP's authors,
     used in evaluation) or `plain` (the bare name).
 
     Raises: TaskError naming the nearest known sets.
     """
+    check_set(name)
     from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
     clip, best = (tuple(t("{}") for t in s) for s in (OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES))
-    table = {"train": ("{}", *clip), "best": best, "clip": clip, "plain": ("{}",)}
-    if name not in table:
-        near = difflib.get_close_matches(str(name), SETS, 3, 0.4) or SETS
-        raise TaskError(f"no prompt set {name!r}; nearest: {', '.join(near)}")
-    return table[name]
+    return {"train": ("{}", *clip), "best": best, "clip": clip, "plain": ("{}",)}[name]
 
 
 def prompted(name: str, templates: tuple[str, ...]) -> list[str]:

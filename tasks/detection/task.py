@@ -19,7 +19,7 @@ from tasks.detection.lvis_scorer import MAX_DETECTIONS, score_fast
 from tasks.detection.model import Detector, without_rescale
 from tasks.detection.mosaics import SHARES, check_mosaics
 from tasks.detection.pictures import SHOWN, best_found, grid_caption, side_by_side
-from tasks.detection.prompts import template_set
+from tasks.detection.prompts import check_set
 from tasks.detection.results import Detections
 from tasks.detection.text import build_text_tower, category_queries, encode_tokens
 from tasks.detection.training import TrainingData, collate_targets
@@ -110,7 +110,7 @@ class Detection(Task):
         if not 0 <= chosen.pad <= 1:
             raise TaskError(f"pad {chosen.pad} is no grey between 0 and 1")
         check_mosaics(chosen.mosaics, self.side)
-        template_set(chosen.train_prompts), template_set(chosen.prompts)
+        check_set(chosen.train_prompts), check_set(chosen.prompts)
         if not 0 <= chosen.text_drop_path < 1:
             raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
         self.card = TaskCard(
