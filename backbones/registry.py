@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
@@ -47,9 +49,15 @@ def register_backbone(spec: BackboneSpec) -> BackboneSpec:
     return spec
 
 
+@functools.lru_cache(maxsize=4)
+def _entries(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """Entry points as `path` (sys.path) offers them; the search reads every installed package's metadata."""
+    return entry_points(group=group)
+
+
 def _known() -> dict[str, BackboneSpec]:
     importlib.import_module("backbones.zoo")
-    for entry in entry_points(group=GROUP):
+    for entry in _entries(GROUP, tuple(sys.path)):
         if entry.name not in _SPECS:
             loaded = entry.load()
             register_backbone(loaded if isinstance(loaded, BackboneSpec) else BackboneSpec(entry.name, loaded))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
 import importlib
-from importlib.metadata import entry_points
+import sys
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,15 @@ def register_task(name: str, target: str | type[Task]) -> None:
     _REGISTERED[name] = target
 
 
+@functools.lru_cache(maxsize=4)
+def _entries(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """Entry points as `path` (sys.path) offers them; the search reads every installed package's metadata."""
+    return entry_points(group=group)
+
+
 def _table() -> dict[str, Any]:
     table: dict[str, Any] = dict(_BUILT_IN)
-    table.update({e.name: e for e in entry_points(group=GROUP)})
+    table.update({e.name: e for e in _entries(GROUP, tuple(sys.path))})
     table.update(_REGISTERED)
     return table
 
