@@ -125,7 +125,6 @@ def run(
     """
     if jobs > 1 and device != "cuda":  # threads of several processes would fight for the same cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    helpers = [_helper() for _ in range(jobs - 1)]
     from benchmarks.runner import Runner, RunOptions
     from benchmarks.store import Store
     from benchmarks.suite import load_suite
@@ -133,6 +132,7 @@ def run(
     found = load_suite(suite, data_root, settings or [], _listed(only))
     store = Store(out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_"))
     options = RunOptions(device, precision, every, batch, token_budget, workers, compile, tensorboard, skip_broken)
+    helpers = [_helper() for _ in range(jobs - 1)]  # only now: a wrong name is said once
     try:
         summary = Runner(found, store, data_root, options).run()
     except KeyboardInterrupt:

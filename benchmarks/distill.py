@@ -1,4 +1,4 @@
-"""Distillation by function matching (FlexiViT section 4; big_vision `trainers/proj/flexi/distill.py`)."""
+"""Distillation by function matching (as FlexiViT's; big_vision `trainers/proj/flexi/distill.py`)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from backbones import FlexiBackbone
 from backbones.grids import GridSchedule
 from backbones.resize import resize_patch_kernel
+from benchmarks.finetune import open_checkpoint
 from benchmarks.pretrain import augment, learning_rate, parameter_groups
 from benchmarks.pretrain_data import Pictures
 from benchmarks.pretrain_recipes import Recipe
+from benchmarks.store import write_atomically
 
 
 def kl_divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Tensor:
@@ -55,8 +57,11 @@ def initialise_from_teacher(student: FlexiBackbone, teacher: FlexiBackbone) -> N
 
     LayerScale of a timm teacher is folded into the projections before it, which changes no output.
 
-    Raises: ValueError for the first weight that only one of them has, or whose shape differs.
+    Raises: ValueError for another normalisation, or the first weight that one lacks or that has another shape.
     """
+    for name in ("_mean", "_std"):
+        if not torch.equal(getattr(teacher, name), getattr(student, name)):
+            raise ValueError("teacher and student normalise pictures differently; the teacher's weights would not fit")
     state = copy.deepcopy(teacher.trunk.state_dict())
     for key in [k for k in state if k.endswith(".gamma")]:
         block, _, which = key.removesuffix(".gamma").rpartition(".")
@@ -96,7 +101,7 @@ def distill(
     device, total, batch, first = student.base_kernel.device, len(pictures.labels), constants.batch, 0
     adam = optimizer(student, constants)
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = open_checkpoint(checkpoint, device)
         student.load_state_dict(saved["model"])
         adam.load_state_dict(saved["optimizer"])
         first = saved["step"]
@@ -129,7 +134,6 @@ def distill(
         mean_loss = loss.item() if step == first else 0.9 * mean_loss + 0.1 * loss.item()
         if (step + 1) % 20 == 0 or step + 1 == steps:
             report(f"distillation {step + 1}/{steps} KL {mean_loss:.4f}")
-            partial = checkpoint.with_suffix(".part")
-            torch.save({"model": student.state_dict(), "optimizer": adam.state_dict(), "step": step + 1}, partial)
-            partial.replace(checkpoint)
+            state = {"model": student.state_dict(), "optimizer": adam.state_dict(), "step": step + 1}
+            write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
     return mean_loss

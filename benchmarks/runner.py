@@ -249,7 +249,7 @@ class Runner:
             trained.model.eval()
             made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
             if made:
-                keep_pictures(self.store, cell.label, made)
+                keep_pictures(self.store, f"{cell.label}, {split}", made)
         except Exception as error:
             self.say(f"  no pictures of {cell.label}: {type(error).__name__}: {error}")
 

@@ -157,3 +157,9 @@ def test_run_exports_a_backbone(tmp_path) -> None:
     student = build_backbone(str(tmp_path / "student.safetensors"))
     assert student(torch.zeros(1, 3, 120, 120, dtype=torch.uint8), 4).pooled.shape == (1, 128)
     assert student.trunk.num_classes == 100 and student.base_kernel.shape[-1] == 15
+
+
+def test_a_teacher_that_normalises_otherwise_is_refused() -> None:
+    teacher = build_backbone("timm:deit3_small_patch16_224", pretrained=False)
+    with pytest.raises(ValueError, match="normalise pictures differently"):
+        student_of(teacher, 7)

@@ -86,3 +86,26 @@ def test_a_row_is_reopened_with_the_weights_that_won(place) -> None:
     gone = {**row, "train_key": "0" * 16}
     with pytest.raises(TaskError, match="run the suite again"):
         reopen(store, gone, place)
+
+
+def test_published_owlvit_weights_look_too(place) -> None:
+    from safetensors.torch import save_file
+    from transformers import OwlViTConfig, OwlViTForObjectDetection
+
+    tower = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 1}
+    image = str(scenes_folder(place) / "images" / "validation" / "0000.jpg")
+
+    def look(width: int):
+        vision = {**tower, "image_size": 96, "patch_size": 16}
+        config = OwlViTConfig(text_config=tower, vision_config=vision, projection_dim=width)
+        state = OwlViTForObjectDetection(config).state_dict()
+        save_file({k: v.contiguous() for k, v in state.items()}, place / "owl.safetensors")
+        more = ("--text", "a red ring", "--threshold", "0", "--grid", "8")
+        return typed("use", "detect", image, "--owlvit", str(place / "owl.safetensors"), *more)
+
+    assert len(json.loads(look(64).stdout)) == 64  # another grid than the weights' own six
+    error = look(32).exception
+    assert isinstance(error, TaskError) and "not OWL-ViT heads: size mismatch" in str(error)
+    (place / "owl.safetensors").write_bytes(b"torn")
+    error = typed("use", "detect", image, "--owlvit", str(place / "owl.safetensors"), "--text", "a").exception
+    assert isinstance(error, TaskError) and "cannot be read" in str(error)

@@ -136,5 +136,8 @@ def load_owlvit(
         raise TaskError(f"OWL-ViT state has {len(left)} parts too many, the first is {left[0]!r}")
     look: dict[str, Any] = {} if official else {"gelu": "none", "merge_eps": 1e-5}
     detector = Detector(backbone, text, objectness=objectness, **look)
-    detector.heads.load_state_dict(heads)
+    try:
+        detector.heads.load_state_dict(heads)
+    except RuntimeError as error:
+        raise TaskError(f"not OWL-ViT heads: {str(error).splitlines()[1].strip()}") from error
     return detector.eval()
