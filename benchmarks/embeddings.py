@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ class LockedFeatures:
         device: torch.device | str = "cpu",
         batch: int = 64,
         workers: int = 0,
-        autocast: Callable[[], Any] | None = None,
+        autocast: Callable[[], Any] = contextlib.nullcontext,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.task, self.encode, self.folder, self.identity, self.say = task, encode, folder, dict(identity), say
@@ -70,7 +71,7 @@ class LockedFeatures:
         dataset, begin, parts = Numbered(self.task.dataset("train")), time.perf_counter(), []
         loader = DataLoader(dataset, self.batch, num_workers=self.workers, collate_fn=self.task.collate)
         for found in loader:
-            with self.autocast() if self.autocast else torch.no_grad():
+            with self.autocast():
                 parts.append(self.encode(found.to(self.device).images, grid).float().cpu())
         table = torch.cat(parts)
         write_atomically(self.path(grid), lambda partial: torch.save(table, partial))

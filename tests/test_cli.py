@@ -7,18 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from front_door import call
 from PIL import Image
 
 import run_all
-
-
-def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["run_all.py", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        run_all.main()
-        raise SystemExit(0)
-    out = capsys.readouterr()
-    return int(stop.value.code or 0), out.out, out.err
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -7,18 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from front_door import call
 from runner_tools import run_toy, write_suite
 
 import run_all
-
-
-def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["run_all.py", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        run_all.main()
-        raise SystemExit(0)
-    out = capsys.readouterr()
-    return int(stop.value.code or 0), out.out, out.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,6 +12,7 @@ from benchmarks.gallery import keep_pictures
 from benchmarks.runner import Runner, RunOptions
 from benchmarks.store import Store
 from benchmarks.suite import load_suite
+from tasks import build_task
 from tasks.retrieval.pictures import RIGHT, strip
 from tasks.scenes import scenes_folder
 
@@ -43,6 +45,13 @@ def test_every_task_shows_its_samples(root, tmp_path, task, recipe, words, size)
         load_suite(str(tmp_path / "seen.yaml"), root), store, root, RunOptions(device="cpu"), said.append
     ).run()
     assert summary.status == 0 and not [s for s in said if "no pictures" in s], said
+    for row in store.rows():
+        with np.load(tmp_path / "out" / row["samples"]) as file:
+            samples = dict(file)
+        built = build_task(task, root, options)
+        again = built.resampled(samples, np.ones((2, len(samples["ids"]))))
+        # detection's AP cannot be had from resampled images
+        assert again is None if task == "detection" else again == pytest.approx([row["metrics"][row["metric"]]] * 2)
     index = json.loads((tmp_path / "out" / "pictures" / "index.json").read_text())
     assert len(index) == 3 and all(words in c and c.startswith(task) for c in index.values())
     for name in index:

@@ -39,11 +39,13 @@ def is_flexible(name: str) -> bool:
 
 
 def points(rows: Sequence[Row]) -> dict[Group, list[Point]]:
-    """Choices of each table; only the first seed, and only the PI resize."""
+    """Choices of each table; only its first seed, and only the PI resize."""
     found: dict[Group, list[Point]] = {}
-    for row in newest(rows):
+    good = newest(rows)
+    first = {group: min(r.get("seed") or 0 for r in good if group_of(r) == group) for group in map(group_of, good)}
+    for row in good:
         value = row["metrics"].get(row.get("metric"))
-        if value is None or row.get("resize", "pi") != "pi" or row.get("seed") not in (0, None):
+        if value is None or row.get("resize", "pi") != "pi" or (row.get("seed") or 0) != first[group_of(row)]:
             continue
         train = "-" if row["train_grid"] is None else str(row["train_grid"])
         cost = row.get("cost") or {}

@@ -1,8 +1,7 @@
-"""How sure a number is: bootstrap over samples, paired between two rows, and the spread over seeds."""
+"""How sure a number is: bootstrap over samples, paired between two rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +96,3 @@ class Confidence:
 def _between(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def spread(rows: Sequence[Row], metric: str) -> float | None:
-    """Half the range over seeds, as a fraction; None for a single seed."""
-    values = [r["metrics"].get(metric) for r in rows]
-    if len(values) < 2 or any(v is None for v in values):
-        return None
-    return (max(values) - min(values)) / 2

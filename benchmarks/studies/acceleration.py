@@ -1,4 +1,4 @@
-"""Coarse-to-fine training against training at one grid, at equal MACs (FlexiViT section 5.4, faster pre-training).
+"""Coarse-to-fine training against training at one grid, at equal MACs (FlexiViT's faster pre-training).
 
 python -m benchmarks.studies.acceleration --data DATA/pretrain --out results/runs/studies/acceleration
 """

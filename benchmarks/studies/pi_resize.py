@@ -1,4 +1,4 @@
-"""A fixed model while its patch is resized: with the image (grid kept) and without (FlexiViT section 3.4, figure 4).
+"""A fixed model while its patch is resized: with the image (grid kept) and without (FlexiViT's ablation of the resize).
 
 python -m benchmarks.studies.pi_resize --backbone vit_nano_g15 --data DATA/pretrain --out results/runs/studies/pi_resize
 """

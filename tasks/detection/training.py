@@ -71,7 +71,7 @@ class TrainingData(Dataset):
             frozenset(place[c] for c in absent.get(i["id"], i.get("neg_category_ids", ()))) - hidden
             for i in self.images
         ]
-        everything = [c for part in (*self.labels, *self.negatives) for c in (p for p in map(int, part))]
+        everything = [c for part in (*self.labels, *self.negatives) for c in map(int, part)]
         self.seen = torch.bincount(torch.tensor(everything, dtype=torch.int64), minlength=len(categories)).double()
 
     def _absent(self, name: str) -> dict[int, list[int]]:
