@@ -19,12 +19,14 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.verbs.bench import bench
+from benchmarks.verbs.score import score
 from benchmarks.verbs.use import use
 
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False)
-score = typer.Typer(help="Score predictions made anywhere; JSON on standard output.", no_args_is_help=True)
 app.add_typer(score, name="score")
 app.add_typer(use, name="use")
+app.command()(bench)
 check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
 
@@ -218,24 +220,6 @@ def report(
 
 
 @app.command()
-def bench(
-    backbone: Annotated[str, typer.Argument(help="A backbone's name.")] = "flexivit_nano",
-    grids: Annotated[str, typer.Option(help="Grids, separated by commas.")] = "4,8,15",
-    batch: Annotated[int, typer.Option(min=1)] = 32,
-    device: Device = "cpu",
-    pretrained: Annotated[bool, typer.Option(help="Open the weights; speed does not need them.")] = False,
-) -> None:
-    """Throughput, latency and MACs of a backbone at grids, as JSON.  Example: run_all.py bench flexivit_nano"""
-    from backbones import build_backbone
-    from benchmarks.cost import throughput
-
-    sides = [int(g) for g in grids.split(",")]
-    encoder = build_backbone(backbone, pretrained=pretrained)
-    found = [throughput(encoder, (g, g), batch, device) for g in sides]
-    print(json.dumps({"backbone": backbone, "batch": batch, "device": device, "grids": found}, indent=1))
-
-
-@app.command()
 def study(
     name: Annotated[str, typer.Argument(help="acceleration, distillation, pi_resize or representations.")],
     scale: Annotated[str, typer.Argument(help="demo, mini or paper.")] = "mini",
@@ -330,52 +314,6 @@ def check_task(
     for line in found:
         print(line)
     raise typer.Exit(1 if any(line.startswith("FAIL") for line in found) else 0)
-
-
-@score.command()
-def classification(records: Annotated[Path, typer.Argument(help="samples/*.npz of a row.")]) -> None:
-    """top1, top5 and their bootstrap intervals of a per-sample file."""
-    from tasks.classification.scoring import score_file
-
-    print(json.dumps(score_file(records), indent=1))
-
-
-@score.command()
-def segmentation(
-    predictions: Annotated[Path, typer.Option(help="Folder of PNG label maps.")],
-    annotations: Annotated[Path, typer.Option(help="Folder of PNG label maps of the same names.")],
-    num_classes: Annotated[int, typer.Option(min=1)],
-    reduce_zero_label: Annotated[bool, typer.Option(help="Label 0 is ignored, 1 becomes 0 (ADE20k).")] = False,
-    ignore_index: Annotated[int, typer.Option()] = 255,
-) -> None:
-    """mIoU, mAcc, aAcc and per-class IoU of label maps."""
-    from tasks.segmentation.scoring import score_folder
-
-    print(json.dumps(score_folder(predictions, annotations, num_classes, reduce_zero_label, ignore_index), indent=1))
-
-
-@score.command()
-def retrieval(
-    image_embeddings: Annotated[Path, typer.Option(help=".npy [images, D]")],
-    text_embeddings: Annotated[Path, typer.Option(help=".npy [captions, D]")],
-    pairs: Annotated[Path, typer.Option(help="JSON: caption index -> image index.")],
-) -> None:
-    """Recall@1/5/10, median and mean rank in both directions."""
-    from tasks.retrieval.scoring import score_embeddings
-
-    print(json.dumps(score_embeddings(image_embeddings, text_embeddings, pairs), indent=1))
-
-
-@score.command()
-def detection(
-    predictions: Annotated[Path, typer.Option(help="JSON in LVIS results format.")],
-    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
-    official: Annotated[bool, typer.Option("--official", help="Use the lvis package itself.")] = False,
-) -> None:
-    """AP AP50 AP75 APs APm APl APr APc APf AR of boxes; null where no category has such a box."""
-    from tasks.detection.scoring import score as score_boxes
-
-    print(json.dumps(score_boxes(predictions, annotations, official), indent=1))
 
 
 def main() -> None:
