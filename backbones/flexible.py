@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from backbones.features import Features, Normalisation
-from backbones.grids import Grid, patch_size
-from backbones.resize import FILTERS, METHODS, Size, as_pair, resize_patch_kernel, resize_position_embedding
+from backbones.grids import FILTERS, METHODS, Grid, Size, as_pair, patch_size
+from backbones.resize import resize_patch_kernel, resize_position_embedding
 
 # Fused optimizers change weights without moving their version counter, so each optimizer step moves this one.
 _steps = 0

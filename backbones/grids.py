@@ -7,12 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backbones.resize import Size, as_pair
-
 Grid = tuple[int, int]
+Size = int | tuple[int, int]
 
 PAPER_GRIDS = (5, 6, 8, 10, 12, 15, 16, 20, 24, 30)  # at 240 px: patches 48 40 30 24 20 16 15 12 10 8
 NANO_GRIDS = (4, 5, 6, 8, 10, 12, 15)  # at 120 px: patches 30 24 20 15 12 10 8
+
+
+METHODS = ("pi", "bilinear", "area", "norm")  # resizes of a patch kernel, see `resize_patch_kernel`
+FILTERS = ("bilinear", "bicubic")
+
+
+def as_pair(size: Size) -> tuple[int, int]:
+    """`15 -> (15, 15)`; pairs pass. Raises ValueError for sizes below 1."""
+    pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if min(pair) < 1:
+        raise ValueError(f"size {size!r} must be at least 1 on each axis")
+    return pair
 
 
 def valid_grids(side: int, largest: int = 64) -> list[int]:

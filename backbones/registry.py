@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
     from torch import nn
 
-    from backbones.weights import VitShape
+    from backbones.shape import VitShape
 
 GROUP = "flexivit_transfer.backbones"
 

@@ -12,18 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-METHODS = ("pi", "bilinear", "area", "norm")
-FILTERS = ("bilinear", "bicubic")
-
-Size = int | tuple[int, int]
-
-
-def as_pair(size: Size) -> tuple[int, int]:
-    """`15 -> (15, 15)`; pairs pass. Raises ValueError for sizes below 1."""
-    pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    if min(pair) < 1:
-        raise ValueError(f"size {size!r} must be at least 1 on each axis")
-    return pair
+from backbones.grids import FILTERS, METHODS, Size, as_pair
 
 
 def _resize_plain(image: Tensor, size: tuple[int, int], filter: str) -> Tensor:

@@ -1,91 +1,19 @@
-"""Weights from files: big_vision `.npz`, `.safetensors`, cached downloads. Nothing here unpickles code."""
+"""Weights of big_vision: `.npz` leaves to a timm state. Nothing here unpickles code."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.download import WeightsError
+from backbones.shape import VitShape
+
 PREFIXES = ("opt/target/", "params/", "")
-
-
-class WeightsError(ValueError):
-    """A weights file that cannot be used, in one line: which file, which key, what was expected and found."""
-
-
-@dataclass(frozen=True)
-class VitShape:
-    """Architecture as read from the shapes of a checkpoint."""
-
-    width: int
-    depth: int
-    heads: int
-    mlp: int
-    patch: tuple[int, int]
-    positions: tuple[int, int]
-    class_token: bool
-    pool: str  # token | avg | map
-    classes: int
-    position_for_class: bool = False
-
-    def __str__(self) -> str:
-        return (
-            f"width {self.width}, depth {self.depth}, {self.heads} heads, MLP {self.mlp}, kernel "
-            f"{self.patch[0]}x{self.patch[1]}, positions {self.positions[0]}x{self.positions[1]}, pool {self.pool}, "
-            f"{self.classes or 'no'} classes"
-        )
-
-
-def cache_folder() -> Path:
-    """Where downloads lie: `FLEXIVIT_CACHE`, else `~/.cache/flexivit`."""
-    return Path(os.environ.get("FLEXIVIT_CACHE", Path.home() / ".cache" / "flexivit"))
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fetch(url: str, checksum: str | None = None) -> Path:
-    """Path of a cached download; downloads once, atomically.
-
-    Raises: WeightsError without a network (where to put the file by hand) and for a checksum mismatch.
-    """
-    target = cache_folder() / url.rsplit("/", 1)[-1]
-    if not target.exists():
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            print(f"downloading {url} -> {target}")
-            with urllib.request.urlopen(url, timeout=30) as source, partial.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-            partial.replace(target)
-        except (OSError, urllib.error.URLError) as error:
-            raise WeightsError(
-                f"cannot download {url} ({error}); fetch it elsewhere and put it at {target}, or set FLEXIVIT_CACHE "
-                "to the folder that has it"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-    verify(target, checksum)
-    return target
-
-
-def verify(path: Path, checksum: str | None) -> None:
-    """Raise WeightsError where the file's SHA-256 does not begin with `checksum`; None accepts any."""
-    if checksum and not (found := sha256(path)).startswith(checksum):
-        raise WeightsError(f"{path}: checksum mismatch, expected sha256 {checksum}, found {found}; delete it and retry")
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from backbones import backbone_spec, build_backbone
 from backbones.grids import Grid, parse_schedule
-from backbones.weights import VitShape
+from backbones.shape import VitShape
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
 SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from backbones.grids import Grid, grid_from_patch, parse_schedule, patch_size
-from backbones.resize import METHODS
+from backbones.grids import METHODS, Grid, grid_from_patch, parse_schedule, patch_size
 from tasks import build_task, list_tasks
 from tasks.task import Task, View
 
@@ -106,12 +105,13 @@ class Cell:
 
 @dataclass
 class Suite:
-    """A read suite. `tasks` holds one built task for each entry that cells share (no data is read)."""
+    """A read suite. `imports`: modules that register its plug-ins, already imported here."""
 
     name: str
     description: str
     path: Path
     cells: list[Cell] = field(default_factory=list)
+    imports: tuple[str, ...] = ()
 
 
 def list_suites() -> dict[str, Path]:
@@ -176,7 +176,7 @@ def _written_out(spec: SuiteSpec, path: Path, node: Any, data_root: Path, only: 
         except ImportError as error:
             raise SuiteError(f"{path}:{_line(node, ('imports', number))}: cannot import {module}: {error}") from None
     chosen = [_filter(o) for o in only]
-    suite = Suite(spec.name, spec.description, path)
+    suite = Suite(spec.name, spec.description, path, imports=tuple(spec.imports))
     for number, entry in enumerate(spec.tasks):
         where = ("tasks", number)
         if entry.task not in list_tasks() and ":" not in entry.task:

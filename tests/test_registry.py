@@ -8,7 +8,8 @@ import torch
 from conftest import tiny_leaves
 
 from backbones import BackboneSpec, backbone_spec, build_backbone, list_backbones, register_backbone
-from backbones.weights import WeightsError, fetch, npz_shape, read_npz
+from backbones.download import WeightsError, fetch
+from backbones.weights import npz_shape, read_npz
 from backbones.zoo.files import build_from_safetensors, save_safetensors
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from timm.layers.patch_embed import resample_patch_embed
 from torch.nn import functional as F
 
-from backbones.resize import METHODS, interpolation_matrix, resize_patch_kernel, resize_position_embedding
+from backbones.grids import METHODS
+from backbones.resize import interpolation_matrix, resize_patch_kernel, resize_position_embedding
 
 SIDES = st.integers(2, 20)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backbones.download import fetch
 from backbones.registry import BackboneSpec, register_backbone
-from backbones.weights import VitShape, fetch
+from backbones.shape import VitShape
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone

@@ -11,10 +11,12 @@ from safetensors import SafetensorError, safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from backbones.download import WeightsError
 from backbones.features import Normalisation
 from backbones.flexible import FlexiBackbone
-from backbones.resize import Size
-from backbones.weights import VitShape, WeightsError, npz_shape, npz_state, read_npz
+from backbones.grids import Size
+from backbones.shape import VitShape
+from backbones.weights import npz_shape, npz_state, read_npz
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # big_vision's value_range(-1, 1)
 

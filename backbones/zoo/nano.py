@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backbones.download import WeightsError
 from backbones.registry import BackboneSpec, register_backbone
-from backbones.weights import VitShape, WeightsError
+from backbones.shape import VitShape
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone

@@ -9,10 +9,10 @@ from typing import Any
 
 import timm
 
+from backbones.download import WeightsError
 from backbones.features import Normalisation
 from backbones.flexible import FlexiBackbone
 from backbones.registry import BackboneSpec
-from backbones.weights import WeightsError
 
 
 def list_timm(pattern: str = "*") -> list[str]:

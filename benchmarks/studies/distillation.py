@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from backbones import FlexiBackbone, build_backbone
 from backbones.grids import GridSchedule
-from backbones.weights import VitShape
+from backbones.shape import VitShape
 from backbones.zoo.files import HALF, save_safetensors, vit_trunk
 from benchmarks.distill import distill, initialise_from_teacher, kl_divergence
 from benchmarks.pretrain_data import load_tiny_imagenet

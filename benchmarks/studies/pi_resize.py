@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.grids import grid_from_patch, patch_size
-from backbones.resize import METHODS, interpolation_matrix
+from backbones.grids import METHODS, grid_from_patch, patch_size
+from backbones.resize import interpolation_matrix
 from benchmarks.studies.pictures import validation_pictures
 from benchmarks.studies.settings import study_main
 

@@ -4,7 +4,7 @@ import torch
 
 from backbones.features import Normalisation
 from backbones.flexible import FlexiBackbone
-from backbones.weights import VitShape
+from backbones.shape import VitShape
 from backbones.zoo.files import initialise, vit_trunk
 
 
