@@ -10,8 +10,6 @@ python run_all.py score segmentation --predictions DIR --annotations DIR --num-c
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -20,12 +18,15 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.verbs.bench import bench
+from benchmarks.verbs.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.verbs.run import run
 from benchmarks.verbs.score import score
 from benchmarks.verbs.use import use
 
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False)
 app.add_typer(score, name="score")
 app.add_typer(use, name="use")
+app.command()(run)
 app.command()(bench)
 check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
@@ -91,72 +92,6 @@ def _suites(pattern: str) -> list[dict[str, Any]]:
     ]
 
 
-SuiteName = Annotated[str, typer.Argument(help="A suite's name (see: ls suites) or the path of a .yaml file.")]
-DataRoot = Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Folder of the data sets.")]
-Out = Annotated[Path | None, typer.Option(help="Folder of results; default results/runs/SUITE.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as recipe.steps=50 or seeds=[0,1].")]
-Only = Annotated[
-    list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, data=, seed=; wildcards, a|b.")
-]
-Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
-
-
-@app.command()
-def run(
-    suite: SuiteName = "demo",
-    out: Out = None,
-    data_root: DataRoot = Path("data"),
-    settings: Set = None,
-    only: Only = None,
-    device: Device = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cells.")] = 1,
-    precision: Annotated[str, typer.Option(help="no or bf16; default: bf16 on a GPU.")] = "",
-    batch: Annotated[int, typer.Option(min=1, help="Images decoded at once in evaluation.")] = 64,
-    token_budget: Annotated[int | None, typer.Option(min=1, help="Tokens of a forward pass in evaluation.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to OUT/tensorboard.")] = False,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Pass over unreadable pictures; rows say how many.")
-    ] = False,
-) -> None:
-    """Run a suite's cells; the same command again finishes what is missing.
-
-    Example: run_all.py run mini/classification --data-root DATA --only backbone=flexivit_nano,train=8
-    """
-    if jobs > 1 and device != "cuda":  # threads of several processes would fight for the same cores
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    from benchmarks.runner import Runner, RunOptions
-    from benchmarks.store import Store
-    from benchmarks.suite import load_suite
-
-    found = load_suite(suite, data_root, settings or [], _listed(only))
-    store = Store(out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_"))
-    options = RunOptions(device, precision, every, batch, token_budget, workers, compile, tensorboard, skip_broken)
-    helpers = [_helper() for _ in range(jobs - 1)]  # only now: a wrong name is said once
-    try:
-        summary = Runner(found, store, data_root, options).run()
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130) from None
-    finally:
-        for helper in helpers:
-            helper.wait()
-    if os.environ.get("RANK", "0") == "0":  # of a process group, one speaks
-        print("\n".join([*summary.lines(), f"rows: {store.path}"]))
-    raise typer.Exit(summary.status)
-
-
-def _helper() -> subprocess.Popen:
-    """A second runner of the same command on the same folder; the claims on cells keep the two apart."""
-    return subprocess.Popen([sys.executable, *sys.argv, "--jobs", "1"], stdin=subprocess.DEVNULL, env=os.environ)
-
-
-def _listed(only: list[str] | None) -> list[str]:
-    return [part for text in only or [] for part in text.split(",") if part]
-
-
 @app.command()
 def plan(
     suite: SuiteName = "demo",
@@ -175,8 +110,8 @@ def plan(
     from benchmarks.store import Store
     from benchmarks.suite import load_suite
 
-    found = load_suite(suite, data_root, settings or [], _listed(only))
-    store = Store(out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_"))
+    found = load_suite(suite, data_root, settings or [], listed(only))
+    store = Store(folder_of(suite, out))
     cells = planned(found, store, data_root, device)
     if as_json:
         print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
@@ -289,7 +224,7 @@ def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
     from benchmarks.plan import cell_task, missing_of
     from benchmarks.suite import load_suite
 
-    found = load_suite(suite, data_root, only=_listed(only))
+    found = load_suite(suite, data_root, only=listed(only))
     missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
     for text in missing:
         print(f"missing: {text}")

@@ -1,0 +1,24 @@
+"""Where cells run: on this machine (`local`), or as jobs of a cluster (`slurm`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.runner import RunOptions
+    from benchmarks.suite import Suite
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be run, and into which folder; the same for every executor.
+
+    Example: `Work(load_suite("demo"), Path("results/runs/demo"), Path("data"), RunOptions())`
+    """
+
+    suite: Suite
+    out: Path
+    data_root: Path
+    options: RunOptions

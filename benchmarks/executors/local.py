@@ -1,0 +1,77 @@
+"""Several processes on this machine, one for each GPU or an equal share of the CPU's threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from benchmarks.executors import Work
+
+
+def visible_gpus() -> list[str]:
+    """The names by which `CUDA_VISIBLE_DEVICES` knows the GPUs that this process may use; torch is not imported.
+
+    Example: `visible_gpus()` is `["0", "1"]`, and `[]` where there is none
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
+    try:
+        asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return found.stdout.split() if found.returncode == 0 else []
+
+
+def places(jobs: int, device: str = "", share_gpus: bool = False) -> list[dict[str, str]]:
+    """What to add to the environment of each of `jobs` processes, before it imports torch.
+
+    Raises: ValueError for more processes than GPUs unless `share_gpus`.
+
+    Example: `places(2, "cuda")` is `[{"CUDA_VISIBLE_DEVICES": "0", ...}, {"CUDA_VISIBLE_DEVICES": "1", ...}]`
+    """
+    if jobs == 1:
+        return [{}]
+    if "WORLD_SIZE" in os.environ:
+        raise ValueError(f"--jobs {jobs} in a process group (torchrun), which shares every cell; use --jobs 1")
+    # threads of several processes would fight for the same cores
+    threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs))}
+    shared = {k: v for k, v in threads.items() if k not in os.environ}
+    gpus = visible_gpus() if device != "cpu" else []
+    if not gpus:
+        return [dict(shared) for _ in range(jobs)]
+    if jobs > len(gpus) and not share_gpus:
+        raise ValueError(f"--jobs {jobs} for {len(gpus)} visible GPUs; use --jobs {len(gpus)}, or say --share-gpus")
+    return [shared | {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
+
+
+def run(work: Work, helpers: Sequence[Mapping[str, str]] = ()) -> int:
+    """Run the cells in this process, and in one helper for each entry of `helpers` (additions to its environment).
+
+    Returns the exit status: 0 when every cell has its rows, 1 otherwise, 130 after Ctrl-C.
+    """
+    from benchmarks.runner import Runner
+    from benchmarks.store import Store
+
+    store = Store(work.out)
+    started = [_helper(more) for more in helpers]
+    try:
+        summary = Runner(work.suite, store, work.data_root, work.options).run()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    finally:
+        for helper in started:
+            helper.wait()
+    if os.environ.get("RANK", "0") == "0":  # of a process group, one speaks
+        print("\n".join([*summary.lines(), f"rows: {store.path}"]))
+    return summary.status
+
+
+def _helper(more: Mapping[str, str]) -> subprocess.Popen:
+    """A second runner of the same command on the same folder; the claims on cells keep the two apart."""
+    environment = {**os.environ, **more}
+    return subprocess.Popen([sys.executable, *sys.argv, "--jobs", "1"], stdin=subprocess.DEVNULL, env=environment)

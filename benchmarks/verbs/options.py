@@ -1,0 +1,27 @@
+"""Options that several verbs take, and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SuiteName = Annotated[str, typer.Argument(help="A suite's name (see: ls suites) or the path of a .yaml file.")]
+DataRoot = Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Folder of the data sets.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of results; default results/runs/SUITE.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as recipe.steps=50 or seeds=[0,1].")]
+Only = Annotated[
+    list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, data=, seed=; wildcards, a|b.")
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+
+
+def folder_of(suite: str, out: Path | None) -> Path:
+    """The folder of results.  Example: `folder_of("mini/detection", None)` is `results/runs/mini_detection`"""
+    return out or Path("results/runs") / suite.removesuffix(".yaml").replace("/", "_")
+
+
+def listed(only: list[str] | None) -> list[str]:
+    """`["task=a,seed=0", "train=8"]` to `["task=a", "seed=0", "train=8"]`."""
+    return [part for text in only or [] for part in text.split(",") if part]
