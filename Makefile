@@ -13,7 +13,7 @@ demo: setup
 	$(BIN)/python run_all.py run demo --jobs 2
 	$(BIN)/python run_all.py report results/runs/demo
 
-.PHONY: setup test slow browser lint models nano
+.PHONY: setup test slow browser slurm lint models nano
 setup: .venv/.installed
 
 test: setup lint
@@ -24,6 +24,9 @@ slow: setup
 
 browser: setup
 	$(BIN)/python -m pytest -q -m browser
+
+slurm: setup
+	$(BIN)/python -m pytest -q -m slurm
 
 lint: setup
 	$(BIN)/ruff check .

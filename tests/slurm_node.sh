@@ -44,26 +44,28 @@ KillWait=10
 MinJobAge=10
 MaxArraySize=4
 # more CPUs than the machine may have: jobs of the tests are small
+SlurmdParameters=config_overrides
 NodeName=$host NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
-  echo "CgroupPlugin=disabled" > "$folder/cgroup.conf"
+  # nothing here uses cgroups, yet slurmd opens a plugin for them; only later versions can do without
+  if [[ $(slurmd -V) < "slurm-wlm 23.11" ]]; then plugin=cgroup/v1; else plugin=disabled; fi
+  echo "CgroupPlugin=$plugin" > "$folder/cgroup.conf"
   slurmctld -c
   slurmd
   for _ in $(seq 60); do
-    if sinfo --noheader --format %t 2>/dev/null | grep -q '^idle'; then return; fi
+    if timeout 10 sinfo --noheader --format %t 2>/dev/null | grep -q '^idle'; then return; fi
     sleep 0.5
   done
-  echo "no node of this Slurm is idle: $(sinfo 2>&1 | tail -1); $(tail -2 "$folder/slurmctld.log" "$folder/slurmd.log")" >&2
+  echo "no node of this Slurm is idle: $(sinfo 2>&1 | tail -1); $(tail -n 2 "$folder/slurmctld.log"; tail -n 2 "$folder/slurmd.log")" >&2
   stop
   exit 1
 }
 
 stop() {
-  scancel --user root 2>/dev/null || true
-  for name in slurmd slurmctld munge/pid; do
-    file=$folder/${name%.pid}; [ -f "$file" ] || file=$folder/$name.pid
-    if [ -f "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
+  timeout 20 scancel --user root 2>/dev/null || true
+  for file in "$folder"/{slurmd.pid,slurmctld.pid,munge/pid}; do
+    if [ -s "$file" ]; then kill "$(cat "$file")" 2>/dev/null || true; fi
   done
 }
 

@@ -197,8 +197,8 @@ def _sbatch(calls: Sequence[CellsJob], folder: Path, name: str, resources: Resou
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints there what it raises
             jobs = executor.submit_array(calls)
     except submitit.core.utils.FailedJobError as error:
-        said = [line for line in str(error).splitlines() if "sbatch: error" in line]
-        raise TaskError(said[-1].strip() if said else f"sbatch failed: {str(error).splitlines()[0]}") from None
+        said = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines() if line.strip()]
+        raise TaskError(f"sbatch: {'; '.join(said) or 'failed without a message'}") from None
     return [job.job_id for job in jobs]
 
 

@@ -100,7 +100,8 @@ def progress(count: int, left: Sequence[str]) -> str:
     """One line: `3 of 8 jobs done, 2 running, 3 pending (Resources)`."""
     states = Counter(s.split()[0].lower() for s in left)
     reasons = dict.fromkeys(s.split(maxsplit=1)[1].strip("()") for s in left if s.startswith("PENDING "))
-    parts = [f"{n} {s}" + (f" ({', '.join(reasons)})" if s == "pending" else "") for s, n in sorted(states.items())]
+    why = ", ".join(r for r in reasons if r != "None")
+    parts = [f"{n} {s}" + (f" ({why})" if why and s == "pending" else "") for s, n in sorted(states.items())]
     return ", ".join([f"{count - len(left)} of {count} jobs done", *parts])
 
 
