@@ -1,6 +1,6 @@
 """Can the detector learn at all? A handful of drawn scenes, trained on until it should find everything in them.
 
-python -m benchmarks.detection_overfit --steps 300 --grid 15
+python -m benchmarks.detection_overfit
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,8 +20,18 @@ from backbones import build_backbone
 from backbones.grids import GridSchedule
 from benchmarks.finetune import finetune
 from benchmarks.sweep import sweep
-from tasks import build_task
+from tasks.detection.task import Detection
 from tasks.scenes import scenes_folder
+
+
+class Whole(Detection):
+    """Detection whose training pictures are whole and unflipped: random crops make of eight scenes an endless set."""
+
+    def dataset(self, split: str) -> Any:
+        data = super().dataset(split)
+        if split == "train":
+            data.augment = False
+        return data
 
 
 def handful(root: Path, scenes: int) -> str:
@@ -39,31 +50,33 @@ def handful(root: Path, scenes: int) -> str:
     return str(folder.relative_to(root))
 
 
-def overfit(backbone: str, scenes: int, steps: int, grid: int, lr: float, seed: int = 0) -> dict:
-    """AP50 before and after, and seconds of training.
+def overfit(
+    backbone: str, scenes: int, steps: int, batch: int, grid: int, lr: float, augment: bool = False, seed: int = 0
+) -> dict[str, Any]:
+    """AP50 before and after, and seconds of training; `augment`: with random crop and flip, as every real run.
 
-    Example: `overfit("flexivit_nano", scenes=8, steps=300, grid=15, lr=1e-3)["after"]["AP50"]`
+    Example: `overfit("flexivit_nano", scenes=8, steps=300, batch=4, grid=8, lr=1e-3)["after"]["AP50"]`
     """
     with tempfile.TemporaryDirectory() as folder:
         options = {
             "data": handful(Path(folder), scenes), "side": 120, "text": "tiny", "train_prompts": "plain",
             "prompts": "plain", "mosaics": [1.0, 0.0, 0.0],
         }  # fmt: skip
-        task = build_task("detection", folder, options)
+        task = (Detection if augment else Whole)(folder, options)
         torch.manual_seed(seed)
         model = task.model(build_backbone(backbone))
-        changes = {"steps": steps, "batch": scenes, "lr": lr, "lr_groups": {"text": 1.0}, "warmup": steps // 10}
-        recipe = dataclasses.replace(task.recipe, **changes)
-        task.recipe = recipe
+        changes = {"steps": steps, "batch": batch, "lr": lr, "lr_groups": {"text": 1.0}, "warmup": steps // 10}
+        task.recipe = dataclasses.replace(task.recipe, **changes)
         views = task.views([grid])
-        found = {"backbone": backbone, "scenes": scenes, "steps": steps, "grid": grid, "lr": lr}
+        found = {"backbone": backbone, "scenes": scenes, "steps": steps, "batch": batch, "grid": grid, "lr": lr}
+        found |= {"augment": augment, "seed": seed, "threads": torch.get_num_threads()}
         found["before"] = sweep(task, model, views, "val").rows[0][1]
         begin = time.perf_counter()
         schedule = GridSchedule("fixed", ((grid, grid),))
-        training = finetune(task, model, recipe, schedule, Accelerator(cpu=True), seed=seed)
+        training = finetune(task, model, task.recipe, schedule, Accelerator(cpu=True), seed=seed)
         found["seconds"] = round(time.perf_counter() - begin, 1)
         found["losses"] = [round(v, 3) for v in training.losses[:: max(1, steps // 10)]]
-        found["after"] = sweep(task, model, views, "val").rows[0][1]
+        found["after"] = sweep(task, model.eval(), views, "val").rows[0][1]
     return found
 
 
@@ -72,10 +85,12 @@ def main() -> None:
     parser.add_argument("--backbone", default="flexivit_nano")
     parser.add_argument("--scenes", type=int, default=8)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--grid", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--grid", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
-    options = parser.parse_args()
-    print(json.dumps(overfit(**vars(options)), indent=1))
+    parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=False, help="random crop and flip")
+    parser.add_argument("--seed", type=int, default=0)
+    print(json.dumps(overfit(**vars(parser.parse_args())), indent=1))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from tasks.detection.annotations import as_lvis
 from tasks.detection.data import DetectionSet, decode, picture_bytes
-from tasks.detection.mosaics import SHARES, SIZES, Tile, at_most, augmented, mosaic
+from tasks.detection.mosaics import SHARES, SIZES, Tile, at_most, augmented, mosaic, padded
 from tasks.detection.prompts import template_set
 from tasks.detection.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
 from tasks.detection.text import QUIRK, tokenize
@@ -30,6 +30,7 @@ class TrainingData(Dataset):
         negatives: file of the data's folder with other negatives, {image id: [category id]}; "" for those listed.
         prompts: template set. mosaics: shares of 1x1, 2x2, 3x3. mask_quirk: queries are filled up to 99 with the
             official padding text, which the official code fails to mask in training.
+        augment: False leaves pictures whole and unflipped, which no recipe does: for overfitting a handful on purpose.
     Raises: TaskError for an empty split or a missing file of negatives.
 
     Example: `image, targets = TrainingData(DetectionSet("lvis_coco80", root), 240).sample(0, generator)`
@@ -46,8 +47,9 @@ class TrainingData(Dataset):
         mosaics: Sequence[float] = SHARES,
         mask_quirk: bool = False,
         split: str = "train",
+        augment: bool = True,
     ):
-        self.found, self.side, self.pad, self.mask_quirk = found, side, pad, mask_quirk
+        self.found, self.side, self.pad, self.mask_quirk, self.augment = found, side, pad, mask_quirk, augment
         self.templates, self.mosaics = template_set(prompts), torch.tensor(mosaics, dtype=torch.float64)
         data = as_lvis(found.labels(split))
         if not data["images"]:
@@ -99,7 +101,11 @@ class TrainingData(Dataset):
         size = SIZES[int(torch.multinomial(self.mosaics, 1, generator=generator))]
         others = torch.randint(len(self), (size * size - 1,), generator=generator).tolist()
         side = self.side // size
-        tiles = [augmented(self.tile(i), side, self.pad, generator) for i in (index, *others)]
+        shown = [self.tile(i) for i in (index, *others)]
+        if self.augment:
+            tiles = [augmented(t, side, self.pad, generator) for t in shown]
+        else:
+            tiles = [padded(t, side, self.pad) for t in shown]
         whole = at_most(mosaic([at_most(t, generator) for t in tiles]), generator)
         positives = whole.categories.tolist()
         negatives = add_negatives(positives, sorted(whole.negatives), self.seen, generator, NEGATIVES)

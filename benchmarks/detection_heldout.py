@@ -1,0 +1,133 @@
+"""Are combinations found that training never showed? Drawn scenes: red and rings were seen, no red ring.
+
+OMP_NUM_THREADS=1 python -m benchmarks.detection_heldout
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from backbones import build_backbone
+from backbones.grids import GridSchedule
+from benchmarks.detection_overfit import Whole
+from benchmarks.finetune import finetune
+from benchmarks.sweep import sweep
+from tasks.detection.annotations import Truth
+from tasks.detection.lvis_scorer import accumulate, judge
+from tasks.detection.results import Detections
+from tasks.detection.task import Detection
+
+
+def crossed(found: Detections, truth: Truth, targets: np.ndarray) -> np.ndarray:
+    """AP50 [K, T] of what query k found, scored as if it had been asked for category `targets[t]` (places).
+
+    Only the names are exchanged: boxes and scores stay. Entry [targets[t], t] is the category's own AP50.
+    """
+    table = np.zeros((len(truth.category_ids), len(targets)))
+    for k, category in enumerate(truth.category_ids):
+        own = found.cut(np.flatnonzero(found.category_id == category))
+        copies = [dataclasses.replace(own, category_id=np.full(len(own), truth.category_ids[t])) for t in targets]
+        fields = [f.name for f in dataclasses.fields(Detections)]
+        named = Detections(*(np.concatenate([getattr(c, f) for c in copies]) for f in fields))
+        # the limit of an image was met by the detector; copies are no further detections
+        precision, _ = accumulate(judge(named, truth, limit=max(1, len(named))), truth)
+        table[k] = precision[0, :, targets, 0].mean(1)
+    return table
+
+
+def against_chance(table: np.ndarray, names: tuple[str, ...], targets: np.ndarray) -> dict[str, Any]:
+    """AP50 of held-out categories by their own queries, and by other queries of the same model.
+
+    `permuted`: mean over all permutations of the held-out names (chance of a detector of things that cannot read);
+    `same_colour`, `same_shape`: mean over the queries that differ in one word, all of them trained on (a detector that
+    reads one word only gets as much); `as_good`: share of the permutations that score no worse than the right names.
+
+    Args: table [K, T] of `crossed`; names of all categories, `colour_shape`; targets [T] places.
+    """
+    square = table[targets]
+    order = np.arange(len(targets))
+    permuted = [float(square[list(p), order].mean()) for p in itertools.permutations(order)]
+    own = float(np.diag(square).mean())
+    words = [name.split("_") for name in names]
+    found: dict[str, Any] = {"own": own, "permuted": float(np.mean(permuted)), "permuted_best": max(permuted)}
+    found["as_good"] = float(np.mean([p >= own - 1e-12 for p in permuted]))
+    for place, what in enumerate(("same_colour", "same_shape")):
+        others = [
+            [k for k in range(len(names)) if k != t and words[k][place] == words[t][place]] for t in targets.tolist()
+        ]
+        found[what] = float(np.mean([table[k, i].mean() for i, k in enumerate(others)]))
+    found["each"] = {names[t]: round(float(square[i, i]), 3) for i, t in enumerate(targets.tolist())}
+    return found
+
+
+def looked_at(task: Detection, records: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
+    """The comparison on val, and AP50 of the categories that were trained on."""
+    truth = task.found.truth("val")
+    found = task.meter("val").detections(records)
+    held_out, counts = np.flatnonzero(truth.frequency == "r"), np.bincount(truth.category)
+    table = crossed(found, truth, held_out)
+    trained = [k for k in range(len(truth.names)) if k not in set(held_out) and k < len(counts) and counts[k]]
+    precision, _ = accumulate(judge(found, truth), truth)
+    out = {"AP50_trained": float(precision[0][:, trained, 0].mean()), "AP": numbers["AP"], "APr": numbers["APr"]}
+    return {**out, "held_out_boxes": int(counts[held_out].sum()), **against_chance(table, truth.names, held_out)}
+
+
+def heldout(backbone: str, steps: int, batch: int, grid: int, lr: float, text: str, augment: bool, seed: int) -> dict:
+    """Train on all drawn training scenes, look at val, before and after; AP50 as fractions.
+
+    Example: `heldout("flexivit_nano", 10, 4, 8, 1e-3, "tiny", True, 0)["after"]["own"]`
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        options = {
+            "data": "scenes", "text": text, "train_prompts": "plain", "prompts": "plain", "mosaics": [1.0, 0.0, 0.0],
+        }  # fmt: skip
+        task = (Detection if augment else Whole)(folder, options)
+        torch.manual_seed(seed)
+        model = task.model(build_backbone(backbone))
+        changes = {"steps": steps, "batch": batch, "lr": lr, "lr_groups": {"text": 1.0}, "warmup": steps // 10}
+        task.recipe = dataclasses.replace(task.recipe, **changes)
+        views = task.views([grid])
+        asked = {"backbone": backbone, "steps": steps, "batch": batch, "grid": grid, "lr": lr, "text": text}
+        found: dict[str, Any] = {**asked, "augment": augment, "seed": seed, "threads": torch.get_num_threads()}
+        _, numbers, records = sweep(task, model, views, "val").rows[0]
+        found["before"] = looked_at(task, records, numbers)
+        begin = time.perf_counter()
+
+        def progress(step: int, steps: int, rate: float, values: Mapping[str, float]) -> None:
+            if step % max(1, steps // 10) == 0:
+                print(f"  step {step}/{steps}, {rate:.1f} images/s, loss {values['loss']:.2f}", flush=True)
+
+        schedule = GridSchedule("fixed", ((grid, grid),))
+        finetune(task, model, task.recipe, schedule, Accelerator(cpu=True), seed=seed, progress=progress)
+        found["seconds"] = round(time.perf_counter() - begin, 1)
+        _, numbers, records = sweep(task, model.eval(), views, "val").rows[0]
+        found["after"] = looked_at(task, records, numbers)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.detection_heldout", description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="flexivit_nano")
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--grid", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--text", default="tiny")
+    parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="random crop and flip")
+    parser.add_argument("--seed", type=int, default=0)
+    print(json.dumps(heldout(**vars(parser.parse_args())), indent=1))
+
+
+if __name__ == "__main__":
+    main()
