@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.memory import free_memory, is_out_of_memory
+from benchmarks.processes import failing_together, gathered
 from benchmarks.skipping import CollateRead, Skipped, Skipping
 from tasks.task import Batch, Task, TaskError, View
 
 
 @dataclass
 class SweepResult:
-    """`rows`: (view, metrics, per-sample values or None). `seconds` of prediction of each view; `notes` for the row."""
+    """`rows`: (view, metrics, per-sample values or None). `seconds` of prediction of each view; `notes` for the row.
+
+    With several processes all of it is of all of them; `seconds` are those of the slowest.
+    """
 
     rows: list[tuple[View, dict[str, float], dict[str, Any] | None]]
     seconds: dict[View, float] = field(default_factory=dict)
@@ -136,7 +140,7 @@ def sweep(
     parts = [(part, eval_batches(task, part, batch, workers, rank, world, skip)) for part in task.parts(split)]
     skipped = {part: Skipped(part) for part, _ in parts}
     total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)
-    with torch.no_grad(), (autocast or _plain)():
+    with failing_together(), torch.no_grad(), (autocast or _plain)():
         prepared = task.prepare(model, split)
         for part, found in _stream(parts, skipped):
             moved = normalised_once(model, found.to(device))
@@ -148,6 +152,7 @@ def sweep(
             result.images += len(found)
             if progress:
                 progress(result.images, total, result.images / (time.perf_counter() - started))
+    _merge(result)
     for part, loader in parts:
         skipped[part].merge()
         if skipped[part].errors:
@@ -157,6 +162,14 @@ def sweep(
     result.rows = meter.rows()
     assert {view for view, _, _ in result.rows} == set(views), "a meter must give one row for each view"
     return result
+
+
+def _merge(result: SweepResult) -> None:
+    """Bring the counts of all processes together; they worked side by side."""
+    shares = gathered((result.images, result.seconds, result.notes))
+    result.images = sum(images for images, _, _ in shares)
+    result.seconds = {view: max(seconds[view] for _, seconds, _ in shares) for view in result.seconds}
+    result.notes = list(dict.fromkeys(note for _, _, notes in shares for note in notes))
 
 
 def _stream(parts: Sequence[tuple[str, DataLoader]], skipped: dict[str, Skipped]) -> Iterator[tuple[str, Batch]]:
