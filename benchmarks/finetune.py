@@ -350,6 +350,10 @@ def _interrupts() -> Iterator[threading.Event]:
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
+    except RuntimeError as error:
+        if event.is_set():  # a scheduler's signal goes to the processes that decode as well, and they die of it
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -90,7 +90,8 @@ def test_a_job_that_is_queued_again_goes_on_from_its_checkpoint(tmp_path, cluste
     _, whole = run_toy(tmp_path, "whole", **changes)
     store = Store(tmp_path / "jobs")
     slow = {**cluster, "TOY_PAUSE": "0.2"}
-    process = start(tmp_path, write_suite(tmp_path, **changes), slow)
+    # the process that decodes pictures gets the signal too, and must not queue the job a second time
+    process = start(tmp_path, write_suite(tmp_path, **changes), slow, "--workers", "1")
     until(lambda: list(store.folder.glob("checkpoints/*.partial.pt")))
     job = recorded(store)[0].job
     slurm(cluster, *stop, job)

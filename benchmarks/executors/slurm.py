@@ -76,9 +76,14 @@ class CellsJob:
         self.work, self.together = work, together
 
     def __call__(self) -> int:
-        """Run the cells; the exit status of `run`."""
+        """Run the cells; the exit status of `run`.
+
+        Raises: SystemExit after a SIGTERM, once the checkpoint of a training is written.
+        """
         from benchmarks.runner import Runner
 
+        # else the error of a process that decodes and dies of the signal would become a failed row
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         # Slurm signals every process of the job; one that decodes pictures would queue the job a second time
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
         for module in self.work.suite.imports:
@@ -88,7 +93,11 @@ class CellsJob:
             submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         elif job.num_tasks > 1 and (gpus := visible_gpus()):
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[job.local_rank % len(gpus)]
-        summary = Runner(self.work.suite, Store(self.work.out), self.work.data_root, self.work.options).run()
+        try:
+            summary = Runner(self.work.suite, Store(self.work.out), self.work.data_root, self.work.options).run()
+        except KeyboardInterrupt:
+            print("stopped; queued again, or by the same command, it goes on from here", flush=True)
+            raise SystemExit(130) from None
         print("\n".join(summary.lines()), flush=True)
         return summary.status
 
