@@ -119,7 +119,7 @@ def heldout(backbone: str, steps: int, batch: int, grid: int, lr: float, text: s
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection_heldout", description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="flexivit_nano")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--grid", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
