@@ -7,14 +7,15 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from backbones import backbone_spec, build_backbone
 from backbones.grids import Grid, parse_schedule
 from backbones.shape import VitShape
+from tasks.task import without_gradients
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
 SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16
@@ -27,6 +28,8 @@ def macs(encoder: nn.Module, grid: Grid) -> int:
 
     Example: `macs(build_backbone("flexivit_nano"), (15, 15))`
     """
+    from torch import nn
+
     trunk, side = encoder.trunk, encoder.image_size
     matrices = sum(m.weight.numel() for m in trunk.blocks.modules() if isinstance(m, nn.Linear))
     tokens = grid[0] * grid[1] + trunk.num_prefix_tokens
@@ -51,6 +54,8 @@ def shape_macs(shape: VitShape, grid: Grid, side: tuple[int, int]) -> int:
 @functools.lru_cache(maxsize=64)
 def _outline(name: str, options: str) -> nn.Module | None:
     """The architecture without weights or memory; None where a backbone cannot be built so."""
+    import torch
+
     try:
         with torch.device("meta"):
             return build_backbone(name, pretrained=False, **json.loads(options))
@@ -86,12 +91,14 @@ def estimate(cell: Any, steps: int, batch: int, images: int | None, side: int, d
     return {"macs": int(trained + evaluated), "hours": round((trained + evaluated) / rate / 3600, 4)}
 
 
-@torch.no_grad()
+@without_gradients
 def throughput(encoder: nn.Module, grid: Grid, batch: int = 32, device: str = "cpu", seconds: float = 1.0) -> dict:
     """Measured `images_per_second`, `latency_ms` of one image, `macs`, and `peak_bytes` on a GPU.
 
     Example: `throughput(build_backbone("flexivit_nano"), (8, 8))["images_per_second"]`
     """
+    import torch
+
     encoder = encoder.to(device).eval()
     gpu = torch.device(device).type == "cuda"
     found: dict[str, Any] = {"grid": list(grid), "macs": macs(encoder, grid) if hasattr(encoder, "trunk") else None}

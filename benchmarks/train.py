@@ -25,7 +25,8 @@ from benchmarks.skipping import may_skip
 from benchmarks.store import Store, key_of, write_atomically
 from benchmarks.suite import Cell
 from benchmarks.sweep import SweepResult, eval_batches, sweep
-from tasks.task import Frozen, Recipe, Task, TaskError, View
+from tasks.frozen import Frozen
+from tasks.task import Recipe, Task, TaskError, View
 
 SAY_EVERY = 10.0  # seconds between lines of progress
 

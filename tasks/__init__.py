@@ -1,9 +1,19 @@
 """Downstream tasks: what to train and measure, never how the loop runs."""
 
+from typing import Any
+
 from tasks.registry import build_task, list_tasks, register_task, task_class
-from tasks.task import Batch, Frozen, Grid, Meter, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Meter, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
 
 __all__ = [
     "Batch", "Frozen", "Grid", "Meter", "Options", "Recipe", "Task", "TaskCard", "TaskError", "View",
-    "build_task", "list_tasks", "option", "register_task", "task_class",
+    "build_task", "list_tasks", "option", "register_task", "task_class", "without_gradients",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Frozen":  # a module of torch, which a plan does not wait for
+        from tasks.frozen import Frozen
+
+        return Frozen
+    raise AttributeError(f"module 'tasks' has no attribute {name!r}")

@@ -2,19 +2,24 @@
 
 A task brings data, a head, a loss, a prediction and a meter. It never sees loops, devices, precision or result files;
 the runner owns those. The grid is an explicit argument everywhere and no parameter of a model depends on it.
+
+A plan asks a task what it is and what data it lacks, and must not wait seconds for torch: modules that describe (this
+one, adapters, data sets) import torch, and the modules that compute, in the methods that compute.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
 
 Grid = tuple[int, int]
 
@@ -106,6 +111,8 @@ def slice_targets(targets: Any, index: slice) -> Any:
 
 def move(value: Any, device: torch.device | str) -> Any:
     """Move every tensor inside dicts, tuples and lists to `device`."""
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
@@ -143,29 +150,20 @@ class Batch:
         )
 
 
-class Frozen(nn.Module):
-    """A locked tower or teacher: always in eval mode, no gradients, outside optimizer, EMA and checkpoints.
+def without_gradients(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.no_grad()` around a method, for modules that load without torch.
 
-    Its weights are not in `state_dict()`; the runner hashes them into the train key instead.
+    Example: `@without_gradients` above `def predict(self, model, batch, view, prepared)`
     """
 
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        # kept off the module tree so that checkpoints and `.train()` never reach it
-        self.__dict__["module"] = module.eval().requires_grad_(False)
+    @functools.wraps(method)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        import torch
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Frozen:
-        self.__dict__["module"]._apply(fn)
-        return super()._apply(fn, recurse)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
         with torch.no_grad():
-            return self.__dict__["module"](*args, **kwargs)
+            return method(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            return super().__getattr__(name)
-        return getattr(self.__dict__["module"], name)
+    return quiet
 
 
 class Meter(Protocol):
@@ -239,12 +237,14 @@ class Task:
 
     def collate(self, samples: Sequence[tuple[int, Any, Any]]) -> Batch:
         """`[(index, image, target)] -> Batch`; stacks images of one size and tensor-like targets."""
+        import torch
+
         ids, images, targets = zip(*samples, strict=True)
         same = all(i.shape == images[0].shape for i in images)
         stacked = torch.stack(images) if same else list(images)
         plain = all(isinstance(t, int | float) for t in targets)
         targets = torch.tensor(targets) if plain else list(targets)
-        if not plain and all(isinstance(t, Tensor) and t.shape == targets[0].shape for t in targets):
+        if not plain and all(isinstance(t, torch.Tensor) and t.shape == targets[0].shape for t in targets):
             targets = torch.stack(targets)
         return Batch(torch.tensor(ids), stacked, targets)
 

@@ -93,7 +93,9 @@ def test_training_views_depend_on_their_generator_alone() -> None:
             assert views[0].shape == (3, 24, 24) and views[0].dtype == torch.uint8
             assert torch.equal(views[0], views[1]) and not torch.equal(views[0], views[2])
     with pytest.raises(TaskError, match="big_vision, torchvision"):
-        evaluation_view(image, 24, "bigvision")
+        build_task("classification", options={"data": "cars98", "preprocess": "bigvision"})
+    with pytest.raises(TaskError, match="inception, resmall, resize"):
+        build_task("classification", options={"data": "cars98", "crop": "center"})
 
 
 def test_inception_boxes_keep_area_and_aspect() -> None:

@@ -19,6 +19,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout.strip() == "[]"
 
 
+def test_a_plan_does_not_wait_for_torch(tmp_path) -> None:
+    code = (
+        "import sys, run_all\n"
+        f"sys.argv = ['run_all.py', 'plan', 'paper/transfer_table', '--json', '--data-root', {str(tmp_path)!r}]\n"
+        "try: run_all.main()\n"
+        "finally: print([m for m in ('torch', 'timm', 'mmseg', 'faiss') if m in sys.modules], file=sys.stderr)"
+    )
+    root = Path(run_all.__file__).parent
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    cells = json.loads(found.stdout)["cells"]
+    assert {c["task"] for c in cells} >= {"classification", "segmentation", "retrieval", "detection"}
+    assert all(c["state"] == "blocked" and c["missing"] for c in cells) and found.stderr.strip() == "[]"
+
+
 def test_listings_as_json(monkeypatch, capsys) -> None:
     code, out, _ = call(monkeypatch, capsys, "ls", "backbones", "flexivit_?_i1k", "--json")
     assert code == 0 and [r["name"] for r in json.loads(out)] == [f"flexivit_{s}_i1k" for s in "bls"]

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from tasks.detection.mosaics import (
     AREA,
     INSTANCES,
-    SHARES,
     Tile,
     at_most,
     augmented,
-    check_mosaics,
     crop,
     crop_window,
     flip,
     mosaic,
     padded,
 )
+from tasks.detection.shares import SHARES, check_mosaics
 from tasks.task import TaskError
 
 GREY = 128

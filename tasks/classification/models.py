@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.task import Frozen, Grid
+from tasks.frozen import Frozen
+from tasks.task import Grid
 
 
 class Classifier(nn.Module):

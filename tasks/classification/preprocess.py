@@ -13,11 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.task import TaskError
-
-STYLES = ("big_vision", "torchvision")
-CROPS = ("inception", "resmall", "resize")
-
 
 def larger_side(size: int) -> int:
     """What is resized to before a crop of `size`: 272 for 240, 448 for 384 is the official l_res; 136 for 120."""
@@ -94,7 +89,6 @@ def training_view(image: Tensor, side: int, style: str, crop: str, generator: to
 
     Example: `training_view(picture, 240, "big_vision", "inception", generator)`
     """
-    check_preprocess(style, crop)
     large = larger_side(side)
     if crop == "inception":
         top, left, h, w = inception_box(*image.shape[1:], generator, 0.05 if style == "big_vision" else 0.08)
@@ -108,21 +102,13 @@ def training_view(image: Tensor, side: int, style: str, crop: str, generator: to
 
 def evaluation_view(image: Tensor, side: int, style: str) -> Tensor:
     """The shorter side to `larger_side(side)`, then the middle `side` x `side`."""
-    check_preprocess(style, "inception")
     return central_crop(_shorter_to(image, larger_side(side), style), side)
-
-
-def check_preprocess(style: str, crop: str) -> None:
-    """Raises: TaskError naming the styles or crops that exist."""
-    if style not in STYLES:
-        raise TaskError(f"no preprocess {style!r}; there are: {', '.join(STYLES)}")
-    if crop not in CROPS:
-        raise TaskError(f"no crop {crop!r}; there are: {', '.join(CROPS)}")
 
 
 def _resized(image: Tensor, height: int, width: int, style: str) -> Tensor:
     if style == "big_vision":
         return resize_bilinear(image, height, width)
+    assert style == "torchvision", style
     from torchvision.transforms.v2 import functional as V
 
     return V.resize(image, [height, width], antialias=True)

@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tasks.formats import read_columns, read_json
 from tasks.task import TaskError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 
@@ -51,6 +52,7 @@ def decode(content: Any, name: str = "picture") -> Tensor:
 
     Raises: TaskError naming a picture that cannot be decoded.
     """
+    import torch
     from PIL import Image
 
     from tasks.pictures import read_rgb

@@ -7,25 +7,25 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from tasks.classification.models import Classifier, LinearProbes, Locked
-from tasks.classification.preprocess import check_preprocess, evaluation_view, training_view
-from tasks.classification.readers import Labelled, decode
-from tasks.classification.scoring import accuracy, neighbour_votes, right
+from tasks.classification.readers import Labelled
 from tasks.classification.sources import data_spec, load, missing
-from tasks.meters import Records, ScoredRecords, weighted_mean
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.classification.pictures import Pictures
+    from tasks.meters import Records, ScoredRecords
 
 PROTOCOLS = ("finetune", "linear", "knn")
 LINEAR_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
+STYLES = ("big_vision", "torchvision")
+CROPS = ("inception", "resmall", "resize")
 
 
 @dataclass(frozen=True)
@@ -39,38 +39,6 @@ class ClassificationOptions(Options):
     crop: str = option("", "train", "training crop: inception, resmall or resize; empty: the published recipe's")
     neighbours: int = option(20, "eval", "k-NN: how many vote")
     temperature: float = option(0.07, "eval", "k-NN: a vote weighs exp(cosine / temperature)")
-
-
-class Pictures(Dataset):
-    """`pictures[i]` -> (uint8 [3, S, S], label), as evaluated; `pictures.sample(i, generator)` as trained on."""
-
-    def __init__(self, found: Labelled, side: int, style: str, crop: str):
-        self.found, self.side, self.style, self.crop = found, side, style, crop
-        self._kept: dict[int, Tensor] = {}
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def picture(self, i: int) -> Tensor:
-        """Decoded uint8 [3, h, w]; kept in memory as long as all is small."""
-        if i in self._kept:
-            return self._kept[i]
-        image = decode(self.found.read(i), self.found.names[i])
-        if self._bytes + image.numel() <= REMEMBERED:
-            self._kept[i] = image
-            self._bytes += image.numel()
-        return image
-
-    def label(self, i: int) -> int | Tensor:
-        label = self.found.labels[i]
-        return int(label) if label.ndim == 0 else torch.from_numpy(label)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int | Tensor]:
-        return evaluation_view(self.picture(i), self.side, self.style), self.label(i)
-
-    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor]:
-        return training_view(self.picture(i), self.side, self.style, self.crop, generator), self.label(i)
 
 
 class Classification(Task):
@@ -94,7 +62,10 @@ class Classification(Task):
         if chosen.protocol not in PROTOCOLS:
             raise TaskError(f"no protocol {chosen.protocol!r}; there are: {', '.join(PROTOCOLS)}")
         self.crop = chosen.crop or self.spec.crop
-        check_preprocess(chosen.preprocess, self.crop)
+        if chosen.preprocess not in STYLES:
+            raise TaskError(f"no preprocess {chosen.preprocess!r}; there are: {', '.join(STYLES)}")
+        if self.crop not in CROPS:
+            raise TaskError(f"no crop {self.crop!r}; there are: {', '.join(CROPS)}")
         self.side = chosen.image_size or self.spec.image_size
         if self.side < 1 or chosen.neighbours < 1 or chosen.temperature <= 0:
             raise TaskError("image_size and neighbours must be 1 or more, temperature above 0")
@@ -125,9 +96,13 @@ class Classification(Task):
         return self.labelled("train").fingerprint()
 
     def dataset(self, split: str) -> Pictures:
+        from tasks.classification.pictures import Pictures
+
         return Pictures(self.labelled(split), self.side, self.options.preprocess, self.crop)
 
     def model(self, backbone: nn.Module) -> nn.Module:
+        from tasks.classification.models import Classifier, LinearProbes, Locked
+
         if self.options.protocol == "knn":
             return Locked(backbone)
         if self.options.protocol == "linear":
@@ -138,6 +113,9 @@ class Classification(Task):
         """Mixup after normalisation, one mix for the batch: `max(a, 1 - a)` of a picture, the rest of its neighbour."""
         if not self.recipe.mixup:
             return batch
+        import torch
+        from torch.nn import functional as F
+
         a = np.random.default_rng(generator.initial_seed()).beta(self.recipe.mixup, self.recipe.mixup)
         a = float(max(a, 1 - a))
         images = model.backbone.normalise(batch.images)
@@ -149,6 +127,8 @@ class Classification(Task):
         """Softmax cross-entropy; the sum over probes, which share no trained weight."""
         if self.options.protocol == "knn":
             raise TaskError("k-NN trains nothing; its recipe has 0 steps")
+        from torch.nn import functional as F
+
         logits, labels = model(batch.images, grid).float(), batch.targets
         if logits.ndim == 2:
             return {"loss": F.cross_entropy(logits, labels), "count": len(batch), "top1": _hits(logits, labels)}
@@ -166,13 +146,17 @@ class Classification(Task):
         allowed = self.labelled(split).allowed
         if allowed is None:
             return None
+        import torch
+
         mask = torch.zeros(self.classes, dtype=torch.bool)
         mask[list(allowed)] = True
         return mask
 
-    @torch.no_grad()
+    @without_gradients
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor | None) -> dict[str, Tensor]:
         """`ranked` int32 [B, 5] (k-NN: `vector` float32 [B, D]) and `label`."""
+        import torch
+
         # the contract of a backbone is (images, grid); only a view that asks for another resize needs more
         options = {} if view.resize == "pi" else {"resize": view.resize}
         out = model(batch.images, view.grid, **options).float()
@@ -186,14 +170,23 @@ class Classification(Task):
         return {"ranked": out.topk(min(5, out.shape[1]), dim=1).indices.int(), "label": label}
 
     def meter(self, split: str) -> ScoredRecords:
+        from tasks.meters import ScoredRecords
+
         if self.options.protocol != "knn":
             return ScoredRecords(self._scores, split)
         return ScoredRecords(self._scores, split, functools.partial(self._voted, split), keep=("ranked", "label"))
 
     def _scores(self, records: Records) -> dict[str, float]:
+        from tasks.classification.scoring import accuracy
+
         return accuracy(records) | {"chance_top1": 1 / self.classes}
 
     def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+        import torch
+
+        from tasks.classification.scoring import right
+        from tasks.meters import weighted_mean
+
         records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
         label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
         values = np.full(len(label), np.nan)
@@ -201,6 +194,8 @@ class Classification(Task):
         return weighted_mean(values, weights)
 
     def _voted(self, split: str, parts: dict[str, Records]) -> Records:
+        from tasks.classification.scoring import neighbour_votes
+
         gallery, queries = parts["train"], parts[split]
         ranked = neighbour_votes(
             gallery["vector"], gallery["label"], queries["vector"], self.classes, self.options.neighbours,

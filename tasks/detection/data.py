@@ -8,17 +8,15 @@ import hashlib
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING, Any
 
 from tasks.detection.annotations import Truth, read_json, read_truth
-from tasks.detection.boxes import pad_square
 from tasks.pictures import read_rgb
 from tasks.scenes import scenes_folder
 from tasks.task import TaskError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCE = "https://www.lvisdataset.org/dataset and https://cocodataset.org/#download (train2017, val2017)"
 SOURCES = {"lvis_coco80": "run_all.py prepare lvis_coco80 --from PATH (COCO val2017 with annotations)"}
@@ -77,6 +75,8 @@ def decode(data: bytes, name: str = "picture") -> Tensor:
 
     Raises: TaskError for bytes that are no picture.
     """
+    import torch
+
     return torch.from_numpy(read_rgb(data, name)).permute(2, 0, 1).contiguous()
 
 
@@ -141,7 +141,7 @@ class DetectionSet:
         return digest.hexdigest()[:16]
 
 
-class DetectionData(Dataset):
+class DetectionData:
     """Pictures padded to `side`; targets hold `size` int64 [2], height and width in pixels. Ordered by image id."""
 
     def __init__(self, found: DetectionSet, split: str, side: int, pad: float = 0.5):
@@ -167,5 +167,9 @@ class DetectionData(Dataset):
         return picture
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        import torch
+
+        from tasks.detection.boxes import pad_square
+
         picture = self.picture(index)
         return pad_square(picture, self.side, self.pad)[0], {"size": torch.tensor(picture.shape[1:])}

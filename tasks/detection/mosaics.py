@@ -19,8 +19,6 @@ AREA, ASPECT = (0.3, 1.0), (0.75, 1.33)
 KEPT = 0.6  # a box that loses more of its area is no longer the thing
 INSTANCES = 100
 ATTEMPTS = 100
-SIZES = (1, 2, 3)  # tiles a side
-SHARES = (0.4, 0.3, 0.3)
 
 
 @dataclass(frozen=True)
@@ -119,13 +117,3 @@ def at_most(tile: Tile, generator: torch.Generator, limit: int = INSTANCES) -> T
     """At most `limit` instances, in random order: a plain cut would lose the bottom tiles of every full mosaic."""
     order = torch.randperm(len(tile.boxes), generator=generator)[:limit]
     return Tile(tile.image, tile.boxes[order], tile.categories[order], tile.negatives)
-
-
-def check_mosaics(shares: Sequence[float], side: int) -> None:
-    """Raises: TaskError for shares that are none, or a side that the tiles do not divide."""
-    good = len(shares) == len(SIZES) and min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6
-    if not good:
-        raise TaskError(f"mosaics {list(shares)} must be three shares (1x1, 2x2, 3x3) that sum to 1, as {list(SHARES)}")
-    for size, share in zip(SIZES, shares, strict=True):
-        if share and side % size:
-            raise TaskError(f"side {side} px is not divisible into {size}x{size} tiles; set that share of mosaics to 0")

@@ -6,25 +6,31 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from tasks.detection.boxes import to_pixels, top_pairs
 from tasks.detection.data import FEDERATED, SIDES, SOURCE, SOURCES, DetectionData, DetectionSet
-from tasks.detection.looking import Found
-from tasks.detection.losses import detection_losses
-from tasks.detection.lvis_scorer import MAX_DETECTIONS, score_fast
-from tasks.detection.model import Detector, without_rescale
-from tasks.detection.mosaics import SHARES, check_mosaics
-from tasks.detection.pictures import SHOWN, best_found, grid_caption, side_by_side
 from tasks.detection.prompts import check_set
-from tasks.detection.results import Detections
-from tasks.detection.text import build_text_tower, category_queries, encode_tokens
-from tasks.detection.training import TrainingData, collate_targets
-from tasks.meters import RecordMeter
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.detection.shares import SHARES, check_mosaics
+from tasks.task import (
+    Batch,
+    Grid,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.detection.meter import DetectionMeter
+    from tasks.detection.model import Detector
+    from tasks.detection.training import TrainingData
 
 SIDE = 720
 
@@ -48,37 +54,6 @@ class DetectionOptions(Options):
     mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
     prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
     pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5")
-
-
-class DetectionMeter(RecordMeter):
-    """LVIS box AP of each view, scored by `score_fast` once all images are there."""
-
-    def __init__(self, found: DetectionSet, split: str):
-        super().__init__()
-        self.found, self.split = found, split
-
-    def detections(self, records: Mapping[str, Tensor]) -> Detections:
-        """Records of one view as columns; ids are places in the sorted image ids."""
-        truth = self.found.truth(self.split)
-        kept = records["score"].shape[1]
-        image = truth.image_ids[records["ids"].numpy()].repeat(kept)
-        category = truth.category_ids[records["category"].flatten().long().numpy()]
-        return Detections(
-            image, category, records["score"].flatten().double().numpy(), records["box"].flatten(0, 1).double().numpy()
-        )
-
-    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
-        """Numbers of groups without a box are left out.
-
-        Raises: TaskError when images of the split were not seen, because AP over a part is another number.
-        """
-        truth, rows = self.found.truth(self.split), []
-        for view, records in self.records().items():
-            if len(records["ids"]) != len(truth.image_ids):
-                raise TaskError(f"{len(records['ids'])} of {len(truth.image_ids)} images of {self.split} were scored")
-            numbers = score_fast(self.detections(records), truth)
-            rows.append((view, {k: v for k, v in numbers.items() if v is not None}, dict(records)))
-        return rows
 
 
 class Detection(Task):
@@ -138,6 +113,8 @@ class Detection(Task):
         chosen = self.options
         if split != "train":
             return DetectionData(self.found, split, self.side, chosen.pad)
+        from tasks.detection.training import TrainingData
+
         return TrainingData(
             self.found, self.side, zero_shot=chosen.zero_shot,
             negatives=FEDERATED.get(chosen.data, "") if chosen.federated else "", prompts=chosen.train_prompts,
@@ -146,12 +123,19 @@ class Detection(Task):
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
         """Training targets as in `collate_targets`; those of evaluation are `size` int64 [B, 2]."""
+        import torch
+
+        from tasks.detection.training import collate_targets
+
         ids, images, targets = zip(*samples, strict=True)
         train = "tokens" in targets[0]
         gathered = collate_targets(targets) if train else {"size": torch.stack([t["size"] for t in targets])}
         return Batch(torch.tensor(ids), torch.stack(images), gathered)
 
     def model(self, backbone: nn.Module) -> Detector:
+        from tasks.detection.model import Detector, without_rescale
+        from tasks.detection.text import build_text_tower
+
         chosen = self.options
         text = build_text_tower(chosen.text, chosen.text_weights, chosen.text_drop_path)
         return Detector(
@@ -164,6 +148,9 @@ class Detection(Task):
 
         What is padding in every image of the batch costs nothing: a micro-batch of one image encodes its own queries.
         """
+        from tasks.detection.losses import detection_losses
+        from tasks.detection.text import encode_tokens
+
         targets = batch.targets
         mask = targets["tokens"][..., 0] > 0
         queries, instances = (max(1, int(m.sum(1).max())) for m in (mask, targets["present"]))
@@ -178,23 +165,33 @@ class Detection(Task):
 
     def prepare(self, model: nn.Module, split: str) -> Tensor:
         """Queries [K, E] of all categories, in the order of their ids; once for all grids."""
+        from tasks.detection.text import category_queries
+
         return category_queries(model.text, self.found.truth(split).names, self.options.prompts)
 
-    @torch.no_grad()
+    @without_gradients
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor) -> dict[str, Tensor]:
         """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
+        from tasks.detection.boxes import to_pixels, top_pairs
+        from tasks.detection.lvis_scorer import MAX_DETECTIONS
+
         found = model(batch.images, view.grid, prepared, normalised=True)
         scores, categories, boxes = top_pairs(found.logits, found.boxes, MAX_DETECTIONS)
         height, width = batch.targets["size"].to(boxes.device)[:, :, None].unbind(1)
         return {"score": scores, "category": categories.int(), "box": to_pixels(boxes, height, width)}
 
     def meter(self, split: str) -> DetectionMeter:
+        from tasks.detection.meter import DetectionMeter
+
         return DetectionMeter(self.found, split)
 
     def pictures(
         self, model: Detector, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
     ) -> list[tuple[str, Any]]:
         """The first three images of the split: what is there, and the best boxes at each grid."""
+        from tasks.detection.looking import Found
+        from tasks.detection.pictures import SHOWN, best_found, grid_caption, side_by_side
+
         truth, dataset, shown = self.found.truth(split), self.dataset(split), []
         for place in range(min(3, len(dataset))):
             image, own = dataset.picture(place), truth.image == place

@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from tasks.detection.annotations import as_lvis
 from tasks.detection.data import DetectionSet, decode, picture_bytes
-from tasks.detection.mosaics import SHARES, SIZES, Tile, at_most, augmented, mosaic, padded
+from tasks.detection.mosaics import Tile, at_most, augmented, mosaic, padded
 from tasks.detection.prompts import template_set
 from tasks.detection.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
+from tasks.detection.shares import SHARES, SIZES
 from tasks.detection.text import QUIRK, tokenize
 from tasks.task import TaskError
 

@@ -8,16 +8,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING, Any
 
 from tasks.formats import read_columns, read_json
 from tasks.retrieval.images import folder_reader, to_tensor
 from tasks.scenes import SCENES, scenes_folder
 from tasks.task import TaskError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MINIVAL = 500  # images held out of train where a set has no val, at most a tenth of it
 PROTOCOL_CAPTIONS = 5  # Karpathy's tables use the first five of an image
@@ -210,7 +210,7 @@ def _coco(root: Path, spec: CaptionData, split: str) -> CaptionSet:
 _READERS = {"parquet": _parquet, "karpathy": _karpathy, "coco": _coco}
 
 
-class CaptionDataset(Dataset):
+class CaptionDataset:
     """`dataset[i] -> (image uint8 [3, S, S], target)`.
 
     In training the target is int64 [context], the tokens of one caption: the first in `dataset[i]`, a random one in
@@ -237,6 +237,8 @@ class CaptionDataset(Dataset):
         """The target of `sample` without its picture."""
         if self.tokenize is None:
             return i
+        import torch
+
         captions = self.set.captions[i]
         chosen = int(torch.randint(len(captions), (), generator=generator))
         return self.tokenize([captions[chosen]])[0]

@@ -5,38 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from tasks.meters import RecordMeter, weighted_mean
-from tasks.retrieval.image_metrics import class_retrieval
 from tasks.retrieval.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
-from tasks.retrieval.pictures import found_at, queries_shown, strip
-from tasks.task import Batch, Frozen, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
 
-POOLINGS = ("pooled", "mean")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-
-class Embedder(nn.Module):
-    """A locked backbone and a pooling: images -> vectors of length 1."""
-
-    def __init__(self, backbone: nn.Module, pooling: str = "pooled"):
-        super().__init__()
-        if pooling not in POOLINGS:
-            raise TaskError(f"no pooling {pooling!r}; there are: {', '.join(POOLINGS)}")
-        self.backbone, self.pooling = Frozen(backbone), pooling
-
-    def forward(self, images: Tensor, grid: Grid, features: Any = None, **kwargs: Any) -> Tensor:
-        """uint8 [B, 3, H, W] -> float32 [B, D]."""
-        if features is None:
-            features = self.backbone(images, grid, **kwargs)
-        vector = features.map.mean((1, 2)) if self.pooling == "mean" else getattr(features, "pooled", features)
-        return F.normalize(vector.float(), dim=-1)
-
+    from tasks.retrieval.image_meter import ImageMeter
 
 class ImageRetrieval(Task):
     """Images of the same class, by the backbone alone; and across grids: queries at one, the gallery at another.
@@ -88,19 +66,25 @@ class ImageRetrieval(Task):
         return LabelledDataset(self.labelled(split), self.options.image_size)
 
     def model(self, backbone: nn.Module) -> nn.Module:
+        from tasks.retrieval.embedder import Embedder
+
         return Embedder(backbone, self.options.pooling)
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
         raise TaskError("image_retrieval trains nothing; its recipe has 0 steps")
 
-    @torch.no_grad()
+    @without_gradients
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
         """`vector` float32 [B, D], `label` int64 [B]."""
+        import torch
+
         kwargs = {} if view.resize == "pi" else {"resize": view.resize}
         vector = model(batch.images, view.grid, batch.features, **kwargs)
         return {"vector": vector, "label": torch.as_tensor(batch.targets)}
 
     def meter(self, split: str) -> ImageMeter:
+        from tasks.retrieval.image_meter import ImageMeter
+
         spec = labelled_data(self.options.data)
         return ImageMeter(spec.cutoffs, self.options.index, self.options.cross_grid)
 
@@ -108,6 +92,8 @@ class ImageRetrieval(Task):
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
     ) -> list[tuple[str, Any]]:
         """Three query pictures and the five nearest to each, at each grid; green is of the same class."""
+        from tasks.retrieval.pictures import found_at, queries_shown, strip
+
         found, dataset, shown = self.labelled(split), self.dataset(split), []
         for place in queries_shown(len(dataset)):
             rows, label = found_at(samples, "top", place), found.labels[place]
@@ -117,35 +103,6 @@ class ImageRetrieval(Task):
 
     def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
         """Queries are drawn; the gallery stays whole."""
+        from tasks.meters import weighted_mean
+
         return weighted_mean(samples["R@1"].astype("float64"), weights)
-
-
-class ImageMeter(RecordMeter):
-    """Recall@K and mAP@R of each view within itself; `R@1_gallery_HxW` and `mAP@R_gallery_HxW` across grids."""
-
-    def __init__(self, cutoffs: tuple[int, ...], index: str, cross_grid: bool):
-        super().__init__()
-        self.cutoffs, self.index, self.cross_grid = cutoffs, index, cross_grid
-
-    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
-        """Raises: TaskError when nothing was seen, or no class has two images."""
-        found, rows = self.records(), []
-        for view, records in found.items():
-            metrics, values = self._search(records, records)
-            for other, gallery in found.items() if self.cross_grid else ():
-                # only the grid may differ: another resize method is another question
-                if other.grid != view.grid and (other.resize, other.options) == (view.resize, view.options):
-                    across, _ = self._search(records, gallery)
-                    place = f"gallery_{other.grid[0]}x{other.grid[1]}"
-                    metrics |= {f"{name}_{place}": across[name] for name in ("R@1", "mAP@R")}
-            values = {k: torch.from_numpy(v) for k, v in values.items()}
-            values["top"] = torch.where(values["top"] < 0, -1, records["ids"][values["top"]])
-            rows.append((view, metrics, {"ids": records["ids"], **values}))
-        return rows
-
-    def _search(self, queries: Mapping[str, Tensor], gallery: Mapping[str, Tensor]) -> tuple[dict, dict]:
-        assert torch.equal(queries["ids"], gallery["ids"]), "views of one pass must have seen the same images"
-        return class_retrieval(
-            queries["vector"].float().numpy(), gallery["vector"].float().numpy(), queries["label"].numpy(),
-            gallery["label"].numpy(), np.arange(len(queries["ids"])), self.cutoffs, self.index,
-        )  # fmt: skip

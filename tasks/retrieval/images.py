@@ -5,14 +5,16 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from tasks.pictures import read_picture
 from tasks.task import TaskError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def folder_reader(root: Path, images: str, names: list[str], source: str) -> Callable[[int], bytes]:
@@ -58,5 +60,7 @@ def to_tensor(content: bytes, size: int, name: str = "image") -> Tensor:
     Returns: uint8 [3, size, size]; bilinear with antialiasing.
     Raises: TaskError naming a picture that cannot be decoded.
     """
+    import torch
+
     square = read_picture(content, name).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()

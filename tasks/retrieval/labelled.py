@@ -7,15 +7,17 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from tasks.formats import read_columns
 from tasks.retrieval.images import to_tensor
 from tasks.scenes import SCENES, scenes_folder
 from tasks.task import TaskError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -116,7 +118,7 @@ def _folder(root: Path, spec: LabelledData, split: str) -> LabelledSet:
     return LabelledSet(names, np.array([c for c, _ in paths], dtype=np.int64), lambda i: paths[i][1].read_bytes())
 
 
-class LabelledDataset(Dataset):
+class LabelledDataset:
     """`dataset[i] -> (image uint8 [3, S, S], label)`."""
 
     def __init__(self, labelled: LabelledSet, size: int):

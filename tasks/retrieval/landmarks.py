@@ -9,24 +9,21 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from tasks.meters import RecordMeter, weighted_mean
 from tasks.pictures import read_picture
-from tasks.retrieval.image_metrics import revisited_map
-from tasks.retrieval.image_task import Embedder
-from tasks.retrieval.search import nearest
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tasks.retrieval.landmark_meter import LandmarkMeter
 
 SOURCE = "http://cmp.felk.cvut.cz/revisitop (gnd_NAME.pkl) and the pictures of Oxford5k and Paris6k in NAME/jpg"
 SETS = ("roxford5k", "rparis6k")
-SETTINGS = ("easy", "medium", "hard")
 _ALLOWED = {("numpy", "dtype"), ("numpy", "ndarray"), ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "scalar"),
             ("numpy._core.multiarray", "scalar")}  # fmt: skip
@@ -71,7 +68,7 @@ def read_truth(path: Path) -> Truth:
     return truth
 
 
-class LandmarkPictures(Dataset):
+class LandmarkPictures:
     """`dataset[i] -> (image uint8 [3, S, S], i)`; queries are cut to their box, as the benchmark demands."""
 
     def __init__(self, folder: Path, names: list[str], boxes: list[np.ndarray] | None, side: int):
@@ -81,6 +78,8 @@ class LandmarkPictures(Dataset):
         return len(self.names)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        import torch
+
         path = self.folder / f"{self.names[i]}.jpg"
         image = read_picture(path, str(path)).convert("RGB")
         if self.boxes is not None:
@@ -151,39 +150,26 @@ class Landmarks(Task):
         return LandmarkPictures(folder, truth.queries, [a["bbx"] for a in truth.answers], side)
 
     def model(self, backbone: nn.Module) -> nn.Module:
+        from tasks.retrieval.embedder import Embedder
+
         return Embedder(backbone, self.options.pooling)
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
         raise TaskError("landmark_retrieval trains nothing; its recipe has 0 steps")
 
-    @torch.no_grad()
+    @without_gradients
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
         """`vector` float32 [B, D]."""
         more = {} if view.resize == "pi" else {"resize": view.resize}
         return {"vector": model(batch.images, view.grid, batch.features, **more)}
 
     def meter(self, split: str) -> LandmarkMeter:
+        from tasks.retrieval.landmark_meter import LandmarkMeter
+
         return LandmarkMeter(self.truth.answers, split)
 
     def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
         """Queries are drawn; the gallery stays whole."""
+        from tasks.meters import weighted_mean
+
         return weighted_mean(samples["mAP_medium"].astype("float64"), weights)
-
-
-class LandmarkMeter(RecordMeter):
-    """mAP easy, medium, hard of each view; the average precision of each query is kept, NaN where it has no answer."""
-
-    def __init__(self, answers: list[Mapping[str, Any]], split: str):
-        super().__init__()
-        self.answers, self.split = answers, split
-
-    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
-        """Raises: TaskError when nothing was seen."""
-        rows = []
-        for view, parts in self.parts().items():
-            queries, gallery = (parts[p]["vector"].float().numpy() for p in (self.split, "gallery"))
-            _, ranked = nearest(queries, gallery, len(gallery))
-            each = [revisited_map(ranked[i : i + 1], self.answers[i : i + 1]) for i in range(len(queries))]
-            values = {f"mAP_{s}": torch.tensor([e[f"mAP_{s}"] for e in each]) for s in SETTINGS}
-            rows.append((view, revisited_map(ranked, self.answers), {"ids": parts[self.split]["ids"], **values}))
-        return rows

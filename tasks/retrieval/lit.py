@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.task import Frozen, Grid, TaskError
+from tasks.frozen import Frozen
+from tasks.task import Grid, TaskError
 
 # Sizes of text towers that are trained from scratch; open_clip's own names are known besides.
 TEXT: dict[str, dict[str, int]] = {

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from tasks.retrieval.data import CaptionDataset, CaptionSet, caption_data, load_captions
-from tasks.retrieval.meter import RetrievalMeter
-from tasks.retrieval.pictures import found_at, queries_shown, strip
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.retrieval.meter import RetrievalMeter
 
 TEXT_CHUNK = 256  # captions a forward pass
 
@@ -104,9 +105,11 @@ class Retrieval(Task):
         text = model.encode_text(batch.targets)
         return {"loss": model.contrast(image, text), "count": len(batch), "scale": model.logit_scale.detach().exp()}
 
-    @torch.no_grad()
+    @without_gradients
     def prepare(self, model: nn.Module, split: str) -> dict[str, Tensor]:
         """Embeddings of all captions, once per sweep: `text` [M, D]; captions of image i: `first[i]`, `count[i]`."""
+        import torch
+
         captions = self.captions(split).captions
         device = model.logit_scale.device
         flat = [c for own in captions for c in own]
@@ -117,9 +120,11 @@ class Retrieval(Task):
         count = torch.tensor([len(own) for own in captions], device=device)
         return {"text": torch.cat(text), "count": count, "first": count.cumsum(0) - count}
 
-    @torch.no_grad()
+    @without_gradients
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
         """`image` [B, D], `text` [B, C, D] (its captions, zeros after the last), `captions` [B] (how many)."""
+        import torch
+
         image = model.encode_image(batch.images, view.grid, batch.features, **_resize(view))
         ids = batch.ids.to(image.device)
         first, count = prepared["first"][ids], prepared["count"][ids]
@@ -129,12 +134,16 @@ class Retrieval(Task):
         return {"image": image, "text": text, "captions": count}
 
     def meter(self, split: str) -> RetrievalMeter:
+        from tasks.retrieval.meter import RetrievalMeter
+
         return RetrievalMeter()
 
     def pictures(
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
     ) -> list[tuple[str, Any]]:
         """Three captions and the five images nearest to each, at each grid."""
+        from tasks.retrieval.pictures import found_at, queries_shown, strip
+
         dataset, shown = self.dataset(split), []
         for place in queries_shown(len(dataset)):
             rows = found_at(samples, "t2i_top", place)

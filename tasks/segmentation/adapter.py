@@ -7,18 +7,19 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from tasks.segmentation.confusion import IGNORE, image_counts
-from tasks.segmentation.heads import Segmenter
-from tasks.segmentation.meter import SegmentationMeter
 from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
-from tasks.segmentation.windows import predict_labels
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option
+from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.segmentation.heads import Segmenter
+    from tasks.segmentation.meter import SegmentationMeter
 
 CROP, MINI_CROP, SCENES_CROP = 480, 240, 120  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
 SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample", "scenes")  # pictures of at most 320 px
@@ -133,6 +134,8 @@ class Segmentation(Task):
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
         """Crops are stacked; pictures and labels of evaluation stay lists, also where sizes happen to agree."""
+        import torch
+
         ids, images, targets = zip(*samples, strict=True)
         same = all(image.shape == (3, self.crop, self.crop) for image in images)
         gather = torch.stack if same else list
@@ -141,10 +144,16 @@ class Segmentation(Task):
         return Batch(torch.tensor(ids), gather(list(images)), {"label": labels, "size": sizes})
 
     def model(self, backbone: nn.Module) -> Segmenter:
+        from tasks.segmentation.heads import Segmenter
+
         return Segmenter(backbone, self.options.head, len(self.classes))
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
         """Mean cross-entropy over labelled pixels; `count` is their number. Images are crops."""
+        import torch
+
+        from tasks.segmentation.confusion import IGNORE
+
         labels = batch.targets["label"]
         pixels = model.backbone.normalise(batch.images)
         # What lies outside a small picture must be the mean colour, which bytes cannot say: zero after normalisation
@@ -156,9 +165,11 @@ class Segmentation(Task):
         accuracy = losses["acc_seg"].detach() / 100
         return {"loss": losses["loss_ce"], "count": (labels != IGNORE).sum(), "aAcc": accuracy.reshape(())}
 
-    @torch.no_grad()
+    @without_gradients
     def labels(self, model: nn.Module, batch: Batch, view: View) -> list[Tensor]:
         """Predicted label maps uint8 `[H, W]`, in the sizes of the batch's labels."""
+        from tasks.segmentation.windows import predict_labels
+
         stride, short_side, scales, flip = self._check_looks({**self.options.stage("eval"), **dict(view.options)})
         # one at a time, because sizes may differ
         images = [model.backbone.normalise(image[None])[0] for image in batch.images]
@@ -173,16 +184,24 @@ class Segmentation(Task):
 
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
         """`counts` int64 `[B, 3, C]`: intersection, predicted and labelled area of each image and class."""
+        import torch
+
+        from tasks.segmentation.confusion import image_counts
+
         found = zip(self.labels(model, batch, view), batch.targets["label"], strict=True)
         return {"counts": torch.stack([image_counts(p, label, model.num_classes) for p, label in found])}
 
     def meter(self, split: str) -> SegmentationMeter:
+        from tasks.segmentation.meter import SegmentationMeter
+
         return SegmentationMeter(self.classes)
 
     def pictures(
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
     ) -> list[tuple[str, Any]]:
         """Three images of the split: image, truth, and the labels predicted at each grid."""
+        from torch.nn import functional as F
+
         from tasks.segmentation.panels import panel
 
         dataset, shown = self.dataset(split), []
@@ -191,7 +210,7 @@ class Segmentation(Task):
             truth = batch.targets["label"][0]
             moved = batch.to(device)
             labels = {f"grid {v.grid[0]}x{v.grid[1]}": self.labels(model, moved, v)[0].cpu() for v in samples}
-            image = torch.nn.functional.interpolate(batch.images[0][None].float(), truth.shape, mode="area")[0].byte()
+            image = F.interpolate(batch.images[0][None].float(), truth.shape, mode="area")[0].byte()
             shown.append(("image, truth, and the labels predicted at each grid", panel(image, truth, labels)))
         return shown
 

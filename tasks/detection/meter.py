@@ -1,0 +1,45 @@
+"""The meter of detection: boxes of every view, scored when all images are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tasks.detection.data import DetectionSet
+from tasks.detection.lvis_scorer import score_fast
+from tasks.detection.results import Detections
+from tasks.meters import RecordMeter
+from tasks.task import TaskError, View
+
+
+class DetectionMeter(RecordMeter):
+    """LVIS box AP of each view, scored by `score_fast` once all images are there."""
+
+    def __init__(self, found: DetectionSet, split: str):
+        super().__init__()
+        self.found, self.split = found, split
+
+    def detections(self, records: Mapping[str, Tensor]) -> Detections:
+        """Records of one view as columns; ids are places in the sorted image ids."""
+        truth = self.found.truth(self.split)
+        kept = records["score"].shape[1]
+        image = truth.image_ids[records["ids"].numpy()].repeat(kept)
+        category = truth.category_ids[records["category"].flatten().long().numpy()]
+        return Detections(
+            image, category, records["score"].flatten().double().numpy(), records["box"].flatten(0, 1).double().numpy()
+        )
+
+    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
+        """Numbers of groups without a box are left out.
+
+        Raises: TaskError when images of the split were not seen, because AP over a part is another number.
+        """
+        truth, rows = self.found.truth(self.split), []
+        for view, records in self.records().items():
+            if len(records["ids"]) != len(truth.image_ids):
+                raise TaskError(f"{len(records['ids'])} of {len(truth.image_ids)} images of {self.split} were scored")
+            numbers = score_fast(self.detections(records), truth)
+            rows.append((view, {k: v for k, v in numbers.items() if v is not None}, dict(records)))
+        return rows
