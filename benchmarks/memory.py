@@ -1,8 +1,10 @@
-"""Out of memory: how it looks, and what to do before a smaller try."""
+"""Memory: how much was needed, how its end looks, and what to do before a smaller try."""
 
 from __future__ import annotations
 
 import gc
+import resource
+import sys
 
 import torch
 
@@ -21,3 +23,14 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def peak_bytes(device: torch.device | str) -> int:
+    """The most that was held at once: by tensors on a GPU, by the whole process (its libraries too) on a CPU.
+
+    Example: `peak_bytes("cpu") / 2**20` is in MiB
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -19,6 +19,7 @@ from backbones import build_backbone
 from backbones.grids import parse_schedule
 from benchmarks.embeddings import LockedFeatures
 from benchmarks.finetune import Diverged, Training, finetune, open_checkpoint
+from benchmarks.memory import peak_bytes
 from benchmarks.plan import changed
 from benchmarks.randomness import seed_of
 from benchmarks.skipping import may_skip
@@ -115,7 +116,7 @@ class Trainer:
                 progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
                 skip=may_skip(task, self.options.skip_broken),
             )  # fmt: skip
-            notes = _notes(training)
+            notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
             if self.accelerator.is_main_process:
                 state = {"model": model.state_dict(), "notes": notes}
                 write_atomically(final, lambda path: torch.save(state, path))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tasks.detection import lvis_scorer
-from tasks.detection.results import stream_results
+from tasks.detection.annotations import read_truth
+from tasks.detection.resampling import judged_per_image, resampled_ap
+from tasks.detection.results import Detections, stream_results
 from tasks.detection.scoring import score
 from tasks.task import TaskError
 
@@ -206,3 +208,42 @@ def test_bad_annotations_are_named(tmp_path):
         score([], tmp_path / "val.json")
     with pytest.raises(TaskError, match="not a JSON list"):
         score(tmp_path / "val.json", data)
+
+
+def repeated(data: dict, found: list[dict], times: np.ndarray) -> tuple[dict, list[dict]]:
+    """Labels and detections with image i (by rising id) there `times[i]` times."""
+    ids = sorted(i["id"] for i in data["images"])
+    copies = {image: [image * 10 + k for k in range(n)] for image, n in zip(ids, times, strict=True)}
+    labels = {
+        "categories": data["categories"],
+        "images": [{**i, "id": new} for i in data["images"] for new in copies[i["id"]]],
+        "annotations": [{**a, "image_id": new} for a in data["annotations"] for new in copies[a["image_id"]]],
+    }
+    labels["annotations"] = [{**a, "id": i + 1} for i, a in enumerate(labels["annotations"])]
+    return labels, [{**f, "image_id": new} for f in found for new in copies[f["image_id"]]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_resampled_ap_is_that_of_repeated_images(seed):
+    data, rng = made(seed), np.random.default_rng(seed)
+    found = [{**f, "score": float(rng.random())} for f in jittered(data, seed, copies=3)]
+    truth = read_truth(data)
+    kept = max(sum(f["image_id"] == i for f in found) for i in truth.image_ids)
+    score_, category = np.zeros((2, len(truth.image_ids), kept))
+    box = np.zeros((len(truth.image_ids), kept, 4))  # boxes without area do not count
+    for n, image in enumerate(truth.image_ids):
+        for k, f in enumerate(sorted((f for f in found if f["image_id"] == image), key=lambda f: -f["score"])):
+            score_[n, k], box[n, k] = f["score"], f["bbox"]
+            category[n, k] = np.searchsorted(truth.category_ids, f["category_id"])
+    category = category.astype(int)
+    columns = Detections(
+        truth.image_ids.repeat(kept), truth.category_ids[category.ravel()], score_.ravel(), box.reshape(-1, 4)
+    )
+    own = judged_per_image(lvis_scorer.judge(columns, truth), truth, kept)
+    draws = rng.multinomial(len(score_), np.full(len(score_), 1 / len(score_)), 5)
+    weights = np.concatenate([np.ones((1, len(score_))), draws])
+    values = resampled_ap(score_, category, own["hit"], own["miss"], own["there"], weights)
+    for times, value in zip(weights.astype(int), values, strict=True):
+        labels, detections = repeated(data, found, times)
+        assert value == pytest.approx(score(detections, labels, official=True)["AP"], abs=1e-9)
+    assert np.ptp(values) > 0

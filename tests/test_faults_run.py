@@ -191,6 +191,7 @@ def test_a_clock_that_goes_back_harms_nothing(tmp_path, monkeypatch) -> None:
     for row in rows:
         assert row["seconds"] > 0 and 0 <= _span(row) <= row["seconds"] + 1
         assert row["cost"]["images_per_second"] > 0 and row["training"]["seconds"] > 0
+        assert row["training"]["peak_bytes"] > 1 << 20
     assert rows[0]["started"] > rows[-1]["started"]  # the clock did go back
     summary, again = run_toy(tmp_path, seeds=[0, 1])
     assert len(summary.done) == 2 and again == rows

@@ -23,8 +23,10 @@ PAIRS = 2_000_000  # pairs of detection and box a shard may hold
 
 @dataclass(frozen=True)
 class Judged:
-    """M detections that count: `score` [M], `category` [M]; `hit` and `miss` bool [M, 10, 4] over IoU and area."""
+    """M detections that count: `place` [M] among those found, `score` [M], `category` [M]; `hit` and `miss` bool
+    [M, 10, 4] over IoU and area."""
 
+    place: np.ndarray
     score: np.ndarray
     category: np.ndarray
     hit: np.ndarray
@@ -127,7 +129,7 @@ def judge(found: Detections, truth: Truth, limit: int = MAX_DETECTIONS) -> Judge
         hit[low:high] = counted
         miss[low:high] = ~(counted | ignored | excused[low:high, None, :])
         low = high
-    return Judged(found.score[kept], category[kept], hit, miss)
+    return Judged(kept, found.score[kept], category[kept], hit, miss)
 
 
 def accumulate(judged: Judged, truth: Truth) -> tuple[np.ndarray, np.ndarray]:

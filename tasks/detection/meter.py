@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tasks.detection.data import DetectionSet
-from tasks.detection.lvis_scorer import score_fast
+from tasks.detection.lvis_scorer import accumulate, judge, summarise
+from tasks.detection.resampling import judged_per_image
 from tasks.detection.results import Detections
 from tasks.meters import RecordMeter
 from tasks.task import TaskError, View
 
 
 class DetectionMeter(RecordMeter):
-    """LVIS box AP of each view, scored by `score_fast` once all images are there."""
+    """LVIS box AP of each view, scored once all images are there."""
 
     def __init__(self, found: DetectionSet, split: str):
         super().__init__()
@@ -32,7 +34,7 @@ class DetectionMeter(RecordMeter):
         )
 
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
-        """Numbers of groups without a box are left out.
+        """Numbers of groups without a box are left out; per image its boxes and what `judged_per_image` says of them.
 
         Raises: TaskError when images of the split were not seen, because AP over a part is another number.
         """
@@ -40,6 +42,9 @@ class DetectionMeter(RecordMeter):
         for view, records in self.records().items():
             if len(records["ids"]) != len(truth.image_ids):
                 raise TaskError(f"{len(records['ids'])} of {len(truth.image_ids)} images of {self.split} were scored")
-            numbers = score_fast(self.detections(records), truth)
-            rows.append((view, {k: v for k, v in numbers.items() if v is not None}, dict(records)))
+            judged = judge(self.detections(records), truth)
+            numbers = summarise(*accumulate(judged, truth), truth)
+            own = judged_per_image(judged, truth, records["score"].shape[1])
+            kept = {**records, **{name: torch.from_numpy(values) for name, values in own.items()}}
+            rows.append((view, {k: v for k, v in numbers.items() if v is not None}, kept))
         return rows

@@ -200,3 +200,11 @@ class Detection(Task):
             boxes |= {grid_caption(v): best_found(kept, place, truth.names) for v, kept in samples.items()}
             shown.append((f"what is there, and the {SHOWN} best boxes at each grid", side_by_side(image, boxes)))
         return shown
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """AP over images drawn with their boxes; None for rows that were kept before hits were."""
+        if "there" not in samples:
+            return None
+        from tasks.detection.resampling import resampled_ap
+
+        return resampled_ap(*(samples[k] for k in ("score", "category", "hit", "miss", "there")), weights)
