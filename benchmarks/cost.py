@@ -1,18 +1,16 @@
-"""What a cell costs: MACs of a backbone at a grid, estimated hours, measured throughput."""
+"""What a cell costs: MACs of a backbone at a grid, estimated hours."""
 
 from __future__ import annotations
 
 import functools
 import json
 import statistics
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backbones import backbone_spec, build_backbone
 from backbones.grids import Grid, parse_schedule
 from backbones.shape import VitShape
-from tasks.task import without_gradients
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,35 +87,3 @@ def estimate(cell: Any, steps: int, batch: int, images: int | None, side: int, d
     rates = [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]
     rate = statistics.median(rates) if rates else SPEED.get(device, SPEED["cpu"])
     return {"macs": int(trained + evaluated), "hours": round((trained + evaluated) / rate / 3600, 4)}
-
-
-@without_gradients
-def throughput(encoder: nn.Module, grid: Grid, batch: int = 32, device: str = "cpu", seconds: float = 1.0) -> dict:
-    """Measured `images_per_second`, `latency_ms` of one image, `macs`, and `peak_bytes` on a GPU.
-
-    Example: `throughput(build_backbone("flexivit_nano"), (8, 8))["images_per_second"]`
-    """
-    import torch
-
-    encoder = encoder.to(device).eval()
-    gpu = torch.device(device).type == "cuda"
-    found: dict[str, Any] = {"grid": list(grid), "macs": macs(encoder, grid) if hasattr(encoder, "trunk") else None}
-    for name, count in (("images_per_second", batch), ("latency_ms", 1)):
-        images = torch.zeros(count, 3, *encoder.image_size, dtype=torch.uint8, device=device)
-        encoder(images, grid)  # fills the cache of resized kernels
-        times: list[float] = []
-        if gpu:
-            torch.cuda.reset_peak_memory_stats()
-        while sum(times) < seconds or len(times) < 3:
-            if gpu:
-                torch.cuda.synchronize()
-            begin = time.perf_counter()
-            encoder(images, grid)
-            if gpu:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begin)
-        middle = statistics.median(times)
-        found[name] = round(count / middle, 2) if name == "images_per_second" else round(middle * 1e3, 3)
-        if gpu and count == batch:
-            found["peak_bytes"] = torch.cuda.max_memory_allocated()
-    return found

@@ -1,25 +1,99 @@
-"""The verb `bench`: how fast a backbone is at its grids."""
+"""The verb `bench`: how fast a backbone is at its grids, beside other libraries' models of the same shape."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import platform
+import shlex
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 
 def bench(
-    backbone: Annotated[str, typer.Argument(help="A backbone's name.")] = "flexivit_nano",
-    grids: Annotated[str, typer.Option(help="Grids, separated by commas.")] = "4,8,15",
+    backbones: Annotated[str, typer.Argument(help="Names, separated by commas.")] = "flexivit_nano",
+    grids: Annotated[str, typer.Option(help="Grids, separated by commas; default: those of its image size.")] = "",
     batch: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    training: Annotated[bool, typer.Option("--training", help="Time forward, backward and AdamW step too.")] = False,
+    compile: Annotated[bool, typer.Option(help="Time compiled models too.")] = True,
+    turns: Annotated[int, typer.Option(min=1, help="Measured turns of each contender.")] = 15,
     pretrained: Annotated[bool, typer.Option(help="Open the weights; speed does not need them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:
-    """Throughput, latency and MACs of a backbone at grids, as JSON.  Example: run_all.py bench flexivit_nano"""
-    from backbones import build_backbone
-    from benchmarks.cost import throughput
+    """Speed at grids beside timm and transformers.  Example: run_all.py bench flexivit_nano --training"""
+    import torch
 
-    sides = [int(g) for g in grids.split(",")]
-    encoder = build_backbone(backbone, pretrained=pretrained)
-    found = [throughput(encoder, (g, g), batch, device) for g in sides]
-    print(json.dumps({"backbone": backbone, "batch": batch, "device": device, "grids": found}, indent=1))
+    from backbones import build_backbone
+    from benchmarks.speed.throughput import conditions, markdown, measure
+
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"no device {device!r} to bench on; there are: cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("no CUDA device is visible; try --device cpu")
+    names = [n.strip() for n in backbones.split(",") if n.strip()]
+    encoders = {name: build_backbone(name, pretrained=pretrained) for name in names}
+    # every user error comes before any time is spent
+    wanted = {name: _grids(encoder, grids) for name, encoder in encoders.items()}
+    found: list[dict[str, Any]] = []
+    for name, encoder in encoders.items():
+        rows, notes = [], conditions(encoder, device)
+        for grid in wanted[name]:
+            row, new = measure(encoder, (grid, grid), batch, device, turns=turns, training=training, compile=compile)
+            rows.append(row)
+            notes += [n for n in new if n not in notes]
+            print(f"  {name}, grid {grid}: {row['ratio']:.2f} of timm's speed", file=sys.stderr, flush=True)
+        found.append({"backbone": name, "batch": batch, "device": device, "grids": rows, "notes": notes})
+    text = "\n\n".join(
+        [_origin(device)]
+        + [
+            f"## {f['backbone']}, batch {batch}\n\n{markdown(f['grids'])}\n\n" + "\n".join(f"- {n}" for n in f["notes"])
+            for f in found
+        ]
+    )
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(f"# Speed at each grid\n\n{text}\n")
+    print(json.dumps(found, indent=1) if as_json else text)
+
+
+def _grids(encoder: Any, text: str) -> list[int]:
+    """The grids asked for, or those of the image size. Raises ValueError for what is no grid of this backbone."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    from backbones.grids import NANO_GRIDS, PAPER_GRIDS, patch_size, valid_grids
+
+    if not isinstance(getattr(encoder, "trunk", None), VisionTransformer):
+        raise ValueError(f"{type(encoder).__name__} holds no timm VisionTransformer: nothing to compare its speed with")
+    side = encoder.image_size[0]
+    try:
+        asked = [int(g) for g in text.split(",")] if text else []
+    except ValueError:
+        raise ValueError(f"cannot read grids {text!r}; write 4,8,15") from None
+    if not asked:
+        usual = NANO_GRIDS if side == 120 else PAPER_GRIDS
+        asked = [g for g in usual if g in valid_grids(side)] or [encoder.native_grid[0]]
+    for grid in asked:
+        patch_size(encoder.image_size, grid)
+    return asked
+
+
+def _origin(device: str) -> str:
+    """Command, date, revision, machine and versions."""
+    import torch
+    import transformers
+
+    from benchmarks.store import environment
+
+    found = environment()
+    machine = found["device_name"] if device == "cuda" else f"{found['cpus']} cores of {platform.machine()}, no GPU"
+    versions = {n: found["versions"][n] for n in ("torch", "timm")} | {"transformers": transformers.__version__}
+    return (
+        f"`python run_all.py {shlex.join(sys.argv[1:])}`, {date.today()}, revision {found['revision']},\n"
+        f"{machine}, {platform.system()}, {torch.get_num_threads()} threads, "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
