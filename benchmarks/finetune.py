@@ -25,6 +25,8 @@ from benchmarks.skipping import CollateRead, Skipped, Skipping
 from benchmarks.store import key_of, write_atomically
 from tasks.task import Batch, Recipe, Task, TaskError
 
+RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
+
 
 class Diverged(TaskError):
     """The loss is no longer a number."""
@@ -144,6 +146,7 @@ def finetune(
         _load(checkpoint, identity, model, optimizer, average, training, accelerator.device)
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
+        torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
         step_module = torch.compile(step_module, dynamic=True)
     batches = StepBatches(seed, training.steps, recipe.steps, recipe.batch, len(dataset), rank, world)
     drawn: Dataset = Drawn(dataset, seed, blind=features is not None)
@@ -156,7 +159,7 @@ def finetune(
     saved_at = started
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    with _interrupts() as interrupted:
+    with _interrupts() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
         for step, found in enumerate(loader, first):
             batch, unread = (found, []) if isinstance(found, Batch) else found
             skipped.add(unread)
@@ -202,6 +205,13 @@ def finetune(
         training.skipped = skipped.as_row()
         training.notes.append(skipped.note(len(dataset)))
     return training
+
+
+def _traced(schedule: GridSchedule) -> contextlib.AbstractContextManager[None]:
+    """Let torch.compile trace each grid anew: however dynamic, it does so for some, and past its limit runs eagerly."""
+    from torch._dynamo import config
+
+    return config.patch(recompile_limit=max(config.recompile_limit, len(set(schedule.grids)) + RECOMPILE_MARGIN))
 
 
 def _within_memory(

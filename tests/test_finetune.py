@@ -167,3 +167,14 @@ def test_epochs_are_whole_and_differ() -> None:
     )
     assert seen[:10] != [(i, 0) for i, _ in seen[10:]]
     assert seed_of("batch", 0, 1) != seed_of("batch", 1, 0) != seed_of("sample", 1, 0)
+
+
+@pytest.mark.slow
+def test_compiled_training_never_falls_back_to_eager(monkeypatch) -> None:
+    """More grids than torch would trace by itself; past its limit torch is told here to fail instead of going on."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **how: compile(module, backend="eager", **how))
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        eager, compiled = (train(schedule=parse_schedule("random:1,2,3,4"), compile=on)[1] for on in (False, True))
+    assert compiled.losses == pytest.approx(eager.losses, rel=1e-4)

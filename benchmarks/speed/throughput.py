@@ -154,8 +154,9 @@ def conditions(encoder: FlexiBackbone, device: str) -> list[str]:
     precision = "bfloat16 autocast" if gpu else "float32"
     clock = "CUDA events" if gpu else "processor time" if processor_time(where) else "wall clock"
     return [
-        f"{torch.get_num_threads()} threads, {clock}, median of interleaved turns after {WARM_UP} warm-up turns; "
-        "a ratio is the median of the turns' ratios, above 1 where ours is faster",
+        f"threads: {torch.get_num_threads()}; {clock}, median of interleaved turns after {WARM_UP} warm-up turns; "
+        "a ratio is the median of the turns' ratios, above 1 where ours is faster; ratios are what counts, other programs "
+        "shift the rest",
         f"{precision}; fused attention in timm's blocks (both): {'on' if fused else 'off'}",
         "input is normalised float on the device; ours and timm: equal weights, equal outputs before timing",
         "transformers: `ViTModel` of the same configuration with random weights, its default attention",

@@ -39,6 +39,7 @@ def bench(
     encoders = {name: build_backbone(name, pretrained=pretrained) for name in names}
     # every user error comes before any time is spent
     wanted = {name: _grids(encoder, grids) for name, encoder in encoders.items()}
+    origin = _origin(device)  # now, not after hours: the revision is that of the code that measures
     found: list[dict[str, Any]] = []
     for name, encoder in encoders.items():
         rows, notes = [], conditions(encoder, device)
@@ -49,7 +50,7 @@ def bench(
             print(f"  {name}, grid {grid}: {row['ratio']:.2f} of timm's speed", file=sys.stderr, flush=True)
         found.append({"backbone": name, "batch": batch, "device": device, "grids": rows, "notes": notes})
     text = "\n\n".join(
-        [_origin(device)]
+        [origin]
         + [
             f"## {f['backbone']}, batch {batch}\n\n{markdown(f['grids'])}\n\n" + "\n".join(f"- {n}" for n in f["notes"])
             for f in found
@@ -94,6 +95,6 @@ def _origin(device: str) -> str:
     versions = {n: found["versions"][n] for n in ("torch", "timm")} | {"transformers": transformers.__version__}
     return (
         f"`python run_all.py {shlex.join(sys.argv[1:])}`, {date.today()}, revision {found['revision']},\n"
-        f"{machine}, {platform.system()}, {torch.get_num_threads()} threads, "
+        f"{machine}, {platform.system()}, threads: {torch.get_num_threads()}, "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
