@@ -47,8 +47,9 @@ def test_table_and_json(monkeypatch, capsys, tmp_path) -> None:
         (["flexivit_nano", "--grids", "4,7"], "grid 7 does not divide"),
         (["flexivit_nano", "--grids", "four"], "four"),
         (["flexivit_nano", "--device", "tpu"], "tpu"),
+        (["timm:eva02_tiny_patch14_224"], "timm:eva02_tiny_patch14_224 is no timm VisionTransformer"),
     ],
-    ids=["backbone", "grid", "words", "device"],
+    ids=["backbone", "grid", "words", "device", "trunk"],
 )
 def test_user_errors_are_one_line(monkeypatch, capsys, arguments, words) -> None:
     code, _, err = call(monkeypatch, capsys, "bench", *arguments, *SMALL)

@@ -155,8 +155,8 @@ def conditions(encoder: FlexiBackbone, device: str) -> list[str]:
     clock = "CUDA events" if gpu else "processor time" if processor_time(where) else "wall clock"
     return [
         f"threads: {torch.get_num_threads()}; {clock}, median of interleaved turns after {WARM_UP} warm-up turns; "
-        "a ratio is the median of the turns' ratios, above 1 where ours is faster; ratios are what counts, other programs "
-        "shift the rest",
+        "a ratio is the median of the turns' ratios, above 1 where ours is faster; ratios count, other "
+        "programs shift the rest",
         f"{precision}; fused attention in timm's blocks (both): {'on' if fused else 'off'}",
         "input is normalised float on the device; ours and timm: equal weights, equal outputs before timing",
         "transformers: `ViTModel` of the same configuration with random weights, its default attention",

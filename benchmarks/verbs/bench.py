@@ -38,7 +38,7 @@ def bench(
     names = [n.strip() for n in backbones.split(",") if n.strip()]
     encoders = {name: build_backbone(name, pretrained=pretrained) for name in names}
     # every user error comes before any time is spent
-    wanted = {name: _grids(encoder, grids) for name, encoder in encoders.items()}
+    wanted = {name: _grids(name, encoder, grids) for name, encoder in encoders.items()}
     origin = _origin(device)  # now, not after hours: the revision is that of the code that measures
     found: list[dict[str, Any]] = []
     for name, encoder in encoders.items():
@@ -62,14 +62,14 @@ def bench(
     print(json.dumps(found, indent=1) if as_json else text)
 
 
-def _grids(encoder: Any, text: str) -> list[int]:
+def _grids(name: str, encoder: Any, text: str) -> list[int]:
     """The grids asked for, or those of the image size. Raises ValueError for what is no grid of this backbone."""
     from timm.models.vision_transformer import VisionTransformer
 
     from backbones.grids import NANO_GRIDS, PAPER_GRIDS, patch_size, valid_grids
 
     if not isinstance(getattr(encoder, "trunk", None), VisionTransformer):
-        raise ValueError(f"{type(encoder).__name__} holds no timm VisionTransformer: nothing to compare its speed with")
+        raise ValueError(f"{name} is no timm VisionTransformer: bench has nothing to compare its speed with")
     side = encoder.image_size[0]
     try:
         asked = [int(g) for g in text.split(",")] if text else []
