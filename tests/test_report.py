@@ -84,6 +84,13 @@ def test_the_answer_says_only_what_intervals_say(store) -> None:
     assert fastest([c for c in choices if c.backbone == "vit_nano_g8"], 100).grid == "4"
 
 
+def test_two_options_are_two_tables_and_never_two_seeds(store) -> None:
+    other = row(store, "flexivit_nano", 8, 4, np.ones(200), options={"data": "scenes", "crop": "resmall"})
+    store.append([{**other, "row_key": "other"}])
+    groups = points(store.rows())
+    assert {group[1]: len(choices) for group, choices in groups.items()} == {"scenes": 6, "scenes crop=resmall": 1}
+
+
 def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_path) -> None:
     evil = "<script>alert(1)</script>"
     failed = {"row_key": "f", "status": "failed", "error": f"torn {evil}", "label": f"f {evil}", "backbone": "b"}

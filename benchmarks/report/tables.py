@@ -13,14 +13,30 @@ Group = tuple[str, ...]
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """Successful rows, the newest of each row key."""
-    return list({r["row_key"]: r for r in rows if r["status"] == "ok"}.values())
+    """Successful rows, the newest of each row key; `variant` names the options by which rows of one table would differ.
+
+    Two heads or two recipes of one data set are two questions, and never two seeds of one.
+    """
+    good = {r["row_key"]: r for r in rows if r["status"] == "ok"}.values()
+    told: dict[tuple, list[dict[str, Any]]] = {}
+    for row in good:
+        told.setdefault(_question(row), []).append(dict(row.get("options") or {}))
+    found = []
+    for row in good:
+        others, own = told[_question(row)], row.get("options") or {}
+        varying = [k for k in own if any(k not in o or o[k] != own[k] for o in others)]
+        found.append({**row, "variant": " ".join(f"{k}={own[k]}" for k in varying)})
+    return found
+
+
+def _question(row: Row) -> tuple:
+    return row["task"], (row.get("options") or {}).get("data"), row["protocol"]
 
 
 def group_of(row: Row) -> Group:
-    """Which table a row is in: task, data, protocol, split, metric."""
+    """Which table a row of `newest` is in: task, data with its variant, protocol, split, metric."""
     metric = row.get("metric") or next(iter(row["metrics"]), "")
-    data = str((row.get("options") or {}).get("data", ""))
+    data = f"{(row.get('options') or {}).get('data', '')} {row.get('variant', '')}".strip()
     return (row["task"], data, row["protocol"], row["split"], metric)
 
 
