@@ -1,7 +1,9 @@
 """Cells as jobs of a real Slurm of one node, started for these tests: `make slurm` (as root, with Slurm's packages)."""
 
+import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +39,11 @@ def start(folder: Path, suite: str, environment: dict[str, str], *more: str) -> 
         "--device", "cpu", "--every", "0", "--executor", "slurm", *more,
     ]  # fmt: skip
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    # tests that run in the background inherit an ignored SIGINT; who waits at a terminal does not
+    terminal = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=terminal
+    )
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
