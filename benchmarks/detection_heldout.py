@@ -5,24 +5,16 @@ OMP_NUM_THREADS=1 python -m benchmarks.detection_heldout
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
 import tempfile
-import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 
-from backbones import build_backbone
-from backbones.grids import GridSchedule
-from benchmarks.detection_overfit import Whole
-from benchmarks.finetune import finetune
-from benchmarks.sweep import sweep
+from benchmarks.detection_overfit import before_and_after, parser
+from benchmarks.sweep import SweepResult
 from tasks.detection.annotations import Truth
 from tasks.detection.lvis_scorer import accumulate, judge
 from tasks.detection.results import Detections
@@ -71,8 +63,9 @@ def against_chance(table: np.ndarray, names: tuple[str, ...], targets: np.ndarra
     return found
 
 
-def looked_at(task: Detection, records: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
+def looked_at(task: Detection, seen: SweepResult) -> dict[str, Any]:
     """The comparison on val, and AP50 of the categories that were trained on."""
+    _, numbers, records = seen.rows[0]
     truth = task.found.truth("val")
     found = task.meter("val").detections(records)
     held_out, counts = np.flatnonzero(truth.frequency == "r"), np.bincount(truth.category)
@@ -83,50 +76,11 @@ def looked_at(task: Detection, records: Mapping[str, Any], numbers: Mapping[str,
     return {**out, "held_out_boxes": int(counts[held_out].sum()), **against_chance(table, truth.names, held_out)}
 
 
-def heldout(backbone: str, steps: int, batch: int, grid: int, lr: float, text: str, augment: bool, seed: int) -> dict:
-    """Train on all drawn training scenes, look at val, before and after; AP50 as fractions.
-
-    Example: `heldout("flexivit_nano", 10, 4, 8, 1e-3, "tiny", True, 0)["after"]["own"]`
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        options = {
-            "data": "scenes", "text": text, "train_prompts": "plain", "prompts": "plain", "mosaics": [1.0, 0.0, 0.0],
-        }  # fmt: skip
-        task = (Detection if augment else Whole)(folder, options)
-        torch.manual_seed(seed)
-        model = task.model(build_backbone(backbone))
-        changes = {"steps": steps, "batch": batch, "lr": lr, "lr_groups": {"text": 1.0}, "warmup": steps // 10}
-        task.recipe = dataclasses.replace(task.recipe, **changes)
-        views = task.views([grid])
-        asked = {"backbone": backbone, "steps": steps, "batch": batch, "grid": grid, "lr": lr, "text": text}
-        found: dict[str, Any] = {**asked, "augment": augment, "seed": seed, "threads": torch.get_num_threads()}
-        _, numbers, records = sweep(task, model, views, "val").rows[0]
-        found["before"] = looked_at(task, records, numbers)
-        begin = time.perf_counter()
-
-        def progress(step: int, steps: int, rate: float, values: Mapping[str, float]) -> None:
-            if step % max(1, steps // 10) == 0:
-                print(f"  step {step}/{steps}, {rate:.1f} images/s, loss {values['loss']:.2f}", flush=True)
-
-        schedule = GridSchedule("fixed", ((grid, grid),))
-        finetune(task, model, task.recipe, schedule, Accelerator(cpu=True), seed=seed, progress=progress)
-        found["seconds"] = round(time.perf_counter() - begin, 1)
-        _, numbers, records = sweep(task, model.eval(), views, "val").rows[0]
-        found["after"] = looked_at(task, records, numbers)
-    return found
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.detection_heldout", description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="flexivit_nano")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--grid", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--text", default="tiny")
-    parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help="random crop and flip")
-    parser.add_argument("--seed", type=int, default=0)
-    print(json.dumps(heldout(**vars(parser.parse_args())), indent=1))
+    recipe = parser("detection_heldout", __doc__, steps=2000, augment=True).parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = before_and_after(folder, {"data": "scenes"}, recipe, looked_at)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from accelerate import Accelerator
 from backbones import build_backbone
 from backbones.grids import GridSchedule
 from benchmarks.finetune import finetune
-from benchmarks.sweep import sweep
+from benchmarks.sweep import SweepResult, sweep
 from tasks.detection.task import Detection
 from tasks.scenes import scenes_folder
 
@@ -50,47 +52,72 @@ def handful(root: Path, scenes: int) -> str:
     return str(folder.relative_to(root))
 
 
-def overfit(
-    backbone: str, scenes: int, steps: int, batch: int, grid: int, lr: float, augment: bool = False, seed: int = 0
+def before_and_after(
+    folder: str, options: Mapping[str, Any], recipe: argparse.Namespace, look: Callable[[Detection, SweepResult], Any]
 ) -> dict[str, Any]:
-    """AP50 before and after, and seconds of training; `augment`: with random crop and flip, as every real run.
+    """A detector trained at one grid by the real loop, and `look(task, sweep of val)` before and after.
 
-    Example: `overfit("flexivit_nano", scenes=8, steps=300, batch=4, grid=8, lr=1e-3)["after"]["AP50"]`
+    Args: recipe: `parser`'s arguments. They are repeated in what is returned, with `seconds` of training and some ten
+        `losses` of it.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        options = {
-            "data": handful(Path(folder), scenes), "side": 120, "text": "tiny", "train_prompts": "plain",
-            "prompts": "plain", "mosaics": [1.0, 0.0, 0.0],
-        }  # fmt: skip
-        task = (Detection if augment else Whole)(folder, options)
-        torch.manual_seed(seed)
-        model = task.model(build_backbone(backbone))
-        changes = {"steps": steps, "batch": batch, "lr": lr, "lr_groups": {"text": 1.0}, "warmup": steps // 10}
-        task.recipe = dataclasses.replace(task.recipe, **changes)
-        views = task.views([grid])
-        found = {"backbone": backbone, "scenes": scenes, "steps": steps, "batch": batch, "grid": grid, "lr": lr}
-        found |= {"augment": augment, "seed": seed, "threads": torch.get_num_threads()}
-        found["before"] = sweep(task, model, views, "val").rows[0][1]
-        begin = time.perf_counter()
-        schedule = GridSchedule("fixed", ((grid, grid),))
-        training = finetune(task, model, task.recipe, schedule, Accelerator(cpu=True), seed=seed)
-        found["seconds"] = round(time.perf_counter() - begin, 1)
-        found["losses"] = [round(v, 3) for v in training.losses[:: max(1, steps // 10)]]
-        found["after"] = sweep(task, model.eval(), views, "val").rows[0][1]
+    task = (Detection if recipe.augment else Whole)(folder, {
+        "side": 120, "text": recipe.text, "train_prompts": "plain", "prompts": "plain", "mosaics": [1.0, 0.0, 0.0],
+        **options,
+    })  # fmt: skip
+    torch.manual_seed(recipe.seed)
+    model, steps = task.model(build_backbone(recipe.backbone)), recipe.steps
+    changes = {"batch": recipe.batch, "lr": recipe.lr, "lr_groups": {"text": 1.0}, "warmup": steps // 10}
+    task.recipe = dataclasses.replace(task.recipe, steps=steps, **changes)
+    views = task.views([recipe.grid])
+    found = {**vars(recipe), "threads": torch.get_num_threads()}
+    found["before"] = look(task, sweep(task, model, views, "val"))
+    begin = time.perf_counter()
+
+    def progress(step: int, steps: int, rate: float, values: Mapping[str, float]) -> None:
+        if step % max(1, steps // 10) == 0:
+            text = f"  step {step}/{steps}, {rate:.1f} images/s, loss {values['loss']:.2f}"
+            print(text, file=sys.stderr, flush=True)
+
+    schedule = GridSchedule("fixed", ((recipe.grid, recipe.grid),))
+    training = finetune(
+        task, model, task.recipe, schedule, Accelerator(cpu=True), seed=recipe.seed, progress=progress
+    )  # fmt: skip
+    found["seconds"] = round(time.perf_counter() - begin, 1)
+    found["losses"] = [round(v, 3) for v in training.losses[:: max(1, steps // 10)]]
+    found["after"] = look(task, sweep(task, model.eval(), views, "val"))
     return found
 
 
+def parser(name: str, doc: str, steps: int, augment: bool) -> argparse.ArgumentParser:
+    """The arguments that the benchmarks of detection training share."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0])
+    made.add_argument("--backbone", default="flexivit_nano")
+    made.add_argument("--steps", type=int, default=steps)
+    made.add_argument("--batch", type=int, default=4)
+    made.add_argument("--grid", type=int, default=8)
+    made.add_argument("--lr", type=float, default=1e-3)
+    made.add_argument("--text", default="tiny", help="size of the text tower")
+    made.add_argument("--augment", action=argparse.BooleanOptionalAction, default=augment, help="random crop and flip")
+    made.add_argument("--seed", type=int, default=0)
+    return made
+
+
+def overfit(scenes: int, recipe: argparse.Namespace) -> dict[str, Any]:
+    """LVIS numbers on the trained scenes before and after, and seconds of training.
+
+    Example: `overfit(8, parser("detection_overfit", __doc__, 300, False).parse_args([]))["after"]["AP50"]`
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return before_and_after(
+            folder, {"data": handful(Path(folder), scenes)}, recipe, lambda task, seen: seen.rows[0][1]
+        )  # fmt: skip
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.detection_overfit", description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="flexivit_nano")
-    parser.add_argument("--scenes", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--grid", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--augment", action=argparse.BooleanOptionalAction, default=False, help="random crop and flip")
-    parser.add_argument("--seed", type=int, default=0)
-    print(json.dumps(overfit(**vars(parser.parse_args())), indent=1))
+    made = parser("detection_overfit", __doc__, steps=300, augment=False)
+    made.add_argument("--scenes", type=int, default=8)
+    recipe = made.parse_args()
+    print(json.dumps(overfit(recipe.scenes, recipe), indent=1))
 
 
 if __name__ == "__main__":
