@@ -1,26 +1,12 @@
-"""What the processes of a group tell each other; in a single process they tell themselves."""
+"""An error of one process of a group is an error of all."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
-import torch
-
+from tasks.meters import gathered
 from tasks.task import TaskError
-
-
-def gathered(value: Any) -> list[Any]:
-    """The value of every process, in the order of their ranks. All of them must call it.
-
-    Example: `sum(gathered(3))` is 6 with two processes
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 
+from tasks.meters import gathered
 from tasks.task import Batch, Task, TaskError
 
 NAMED = 10  # pictures that a row names
@@ -37,10 +37,7 @@ class Skipped:
 
     def merge(self) -> None:
         """Gather from all processes."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            gathered: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, self.errors)
-            self.errors = {index: error for errors in gathered for index, error in errors.items()}
+        self.errors = {index: error for errors in gathered(self.errors) for index, error in errors.items()}
 
     def as_row(self) -> dict[str, Any]:
         return {"count": len(self.errors), "first": [self.errors[i] for i in sorted(self.errors)[:NAMED]]}

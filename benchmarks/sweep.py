@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.memory import free_memory, is_out_of_memory
-from benchmarks.processes import failing_together, gathered
+from benchmarks.processes import failing_together
 from benchmarks.skipping import CollateRead, Skipped, Skipping
+from tasks.meters import gathered
 from tasks.task import Batch, Task, TaskError, View
 
 

@@ -14,6 +14,18 @@ from tasks.task import Batch, TaskError, View
 Records = dict[str, Tensor]
 
 
+def gathered(value: Any) -> list[Any]:
+    """The value of every process, in the order of their ranks; of a single process its own. All must call it.
+
+    Example: `sum(gathered(3))` is 6 with two processes
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 class RecordMeter:
     """Keeps the records of each view and part, on the CPU; subclasses make rows of them.
 
@@ -31,12 +43,8 @@ class RecordMeter:
 
     def merge(self) -> None:
         """Gather from all processes."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        gathered: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, self._seen)
         merged: dict[View, dict[str, list[Records]]] = {}
-        for other in gathered:
+        for other in gathered(self._seen):
             for view, parts in other.items():
                 for part, pieces in parts.items():
                     merged.setdefault(view, {}).setdefault(part, []).extend(pieces)

@@ -8,8 +8,9 @@ import torch
 from flexivit_toy import Quarters, Toy
 from tiny_backbone import tiny
 
-from benchmarks.processes import failing_together, gathered
+from benchmarks.processes import failing_together
 from benchmarks.sweep import sweep
+from tasks.meters import gathered
 from tasks.task import TaskError
 
 COUNT, BATCH, WORLD = 23, 4, 2  # six batches, the last of three pictures

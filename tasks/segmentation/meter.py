@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.meters import gathered
 from tasks.segmentation.confusion import class_scores, scores
 from tasks.task import Batch, View
 
@@ -30,11 +31,7 @@ class SegmentationMeter:
 
     def merge(self) -> None:
         """Bring the counts of all processes together; integers, so the result is exact."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        gathered: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(gathered, self.counts)
-        for other in gathered:
+        for other in gathered(self.counts):
             for view, images in other.items():
                 self.counts.setdefault(view, {}).update(images)
 
