@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,18 +16,16 @@ Group = tuple[str, ...]
 def newest(rows: Sequence[Row]) -> list[Row]:
     """Successful rows, the newest of each row key; `variant` names the options by which rows of one table would differ.
 
-    Two heads or two recipes of one data set are two questions, and never two seeds of one.
+    Two heads on one data set are two questions, and never two seeds of one.
     """
     good = {r["row_key"]: r for r in rows if r["status"] == "ok"}.values()
-    told: dict[tuple, list[dict[str, Any]]] = {}
-    for row in good:
-        told.setdefault(_question(row), []).append(dict(row.get("options") or {}))
-    found = []
-    for row in good:
-        others, own = told[_question(row)], row.get("options") or {}
-        varying = [k for k in own if any(k not in o or o[k] != own[k] for o in others)]
-        found.append({**row, "variant": " ".join(f"{k}={own[k]}" for k in varying)})
-    return found
+    asked = [(row, {k: f"{k}={v}" for k, v in (row.get("options") or {}).items()}) for row in good]
+    count: Counter[tuple] = Counter(_question(row) for row, _ in asked)
+    shared = Counter((_question(row), text) for row, options in asked for text in options.values())
+    return [
+        {**row, "variant": " ".join(t for t in options.values() if shared[_question(row), t] < count[_question(row)])}
+        for row, options in asked
+    ]
 
 
 def _question(row: Row) -> tuple:

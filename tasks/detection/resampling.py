@@ -48,31 +48,30 @@ def resampled_ap(
     image, hit, miss, named = image[used], hit.ravel()[used], miss.ravel()[used], category.ravel()[used]
     where, slots = np.nonzero(there >= 0)
     boxes = there[where, slots]
+    times = np.ascontiguousarray(weights.T)  # [N, draws]: once, not for every category and overlap
     total, seen = np.zeros(len(weights)), np.zeros(len(weights))
     for c in np.unique(boxes):
-        positives = weights[:, where[boxes == c]].sum(1)
+        positives = times[where[boxes == c]].sum(0)
         rows = slice(*np.searchsorted(named, [c, c + 1]))
         present = positives > 0
         seen += present
         for bit in _BITS:
-            areas = _area(image[rows], (hit[rows] & bit) > 0, (miss[rows] & bit) > 0, weights, positives)
+            areas = _area(image[rows], (hit[rows] & bit) > 0, (miss[rows] & bit) > 0, times, positives)
             total += np.where(present, areas, 0.0) / len(IOUS)
     return np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
 
 
 def _area(
-    image: np.ndarray, hit: np.ndarray, miss: np.ndarray, weights: np.ndarray, positives: np.ndarray
+    image: np.ndarray, hit: np.ndarray, miss: np.ndarray, times: np.ndarray, positives: np.ndarray
 ) -> np.ndarray:
     """Interpolated precision [draws] of one category at one overlap, its detections by falling score."""
     at = np.flatnonzero(hit)
     if not len(at):
-        return np.zeros(len(weights))
+        return np.zeros(times.shape[1])
     before = np.flatnonzero(miss[: at[-1]])
-    between = csr_matrix(
-        (np.ones(len(before)), (np.searchsorted(at, before), image[before])), (len(at), weights.shape[1])
-    )
-    false = np.cumsum(between @ weights.T, 0)
-    true = np.cumsum(weights[:, image[at]].T, 0)
+    between = csr_matrix((np.ones(len(before)), (np.searchsorted(at, before), image[before])), (len(at), len(times)))
+    false = np.cumsum(between @ times, 0)
+    true = np.cumsum(times[image[at]], 0)
     precision = true / (true + false + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1], 0)[::-1]
     points = np.searchsorted(RECALLS, true / np.maximum(positives, 1e-12), "right")
