@@ -77,8 +77,9 @@ def test_chance_is_what_other_names_find():
     assert found["own"] == found["same_colour"] > found["same_shape"]
 
 
-def test_a_few_steps_are_the_whole_way(capsys):
-    recipe = parser("detection_overfit", "A few steps.", steps=4, augment=False).parse_args(["--grid", "4", "--batch", "2"])
+def test_a_few_steps_are_the_whole_way():
+    arguments = parser("detection_overfit", "A few steps.", steps=4, augment=False)
+    recipe = arguments.parse_args(["--grid", "4", "--batch", "2"])
     found = overfit(2, recipe)
     assert found["before"].keys() == found["after"].keys() >= {"AP", "AP50"} and not found["augment"]
     assert len(set(found["losses"])) == 4 and np.isfinite(found["losses"]).all() and found["seconds"] > 0
