@@ -152,6 +152,22 @@ class FlexiBackbone(nn.Module):
         return self.trunk.patch_embed.norm(tokens.flatten(2).transpose(1, 2)), positions
 
     @torch.no_grad()
+    def fixed_at_native_grid(self) -> FlexiBackbone:
+        """Make kernel and positions of the native grid the base buffers, as a model of that one patch size has them.
+
+        What a larger buffer holds beyond the native patch was never trained, and must not come back at larger patches.
+
+        Example: `build_backbone("vit_nano_g8").fixed_at_native_grid().base_kernel.shape  # [128, 3, 15, 15]`
+        """
+        kernel, positions = self.resized(patch_size(self.image_size, self.native_grid), self.native_grid, "pi")
+        self.trunk.patch_embed.proj.weight = nn.Parameter(kernel.clone())
+        if positions is not None:
+            self.trunk.pos_embed = nn.Parameter(positions.clone())
+            self.position_grid = self.native_grid
+        self.drop_cache()
+        return self
+
+    @torch.no_grad()
     def calibrate(self, images: Tensor) -> float:
         """Measure the mean patch-token norm at the native grid, as the `norm` resize needs it."""
         images = self.normalise(images)

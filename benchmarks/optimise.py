@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.adam import AdamWBf16
 from tasks.task import Recipe, TaskError
 
-OPTIMIZERS = ("sgd", "adamw", "adam")
+OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam")
 SCHEDULES = ("cosine", "poly", "constant")
 POLY_POWER = 0.9
 
@@ -86,8 +87,10 @@ def _is_module(model: nn.Module, name: str) -> bool:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum .9, Adam or AdamW; fused on a GPU."""
+    """SGD with momentum .9, Adam or AdamW, fused on a GPU; `adamw_bf16` keeps its first moment in bfloat16."""
     groups = parameter_groups(model, recipe)
+    if recipe.optimizer == "adamw_bf16":
+        return AdamWBf16(groups)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import torch
 
-_PURPOSES = ("order", "sample", "batch", "model", "head")
+_PURPOSES = ("order", "sample", "batch", "model", "head", "backbone")
 
 
 def seed_of(purpose: str, *numbers: int) -> int:

@@ -98,7 +98,7 @@ class Cell:
     def label(self) -> str:
         """How logs and errors name the cell."""
         data = f"/{self.options['data']}" if "data" in self.options else ""
-        protocol = f"/{self.options['protocol']}" if "protocol" in self.options else ""
+        protocol = "".join(f"/{self.options[name]}" for name in ("protocol", "preset") if name in self.options)
         trained = f" trained at {self.train}" if self.train else ""
         return f"{self.task}{data}{protocol} {self.backbone}{trained} seed {self.seed}"
 

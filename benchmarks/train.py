@@ -54,6 +54,7 @@ class Trainer:
         """Hash of the backbone's weights, once for each backbone."""
         key = key_of({"name": cell.backbone, "options": dict(cell.backbone_options)})
         if key not in self._hashes:
+            torch.manual_seed(seed_of("backbone", 0))  # random weights are told apart by the cell's own seed
             encoder = build_backbone(cell.backbone, **cell.backbone_options)
             self._hashes[key] = encoder.weights_hash() if hasattr(encoder, "weights_hash") else _hash_state(encoder)
         return self._hashes[key]
@@ -138,6 +139,7 @@ class Trainer:
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
         more = {"drop_path": recipe.drop_path} if recipe.drop_path else {}
+        torch.manual_seed(seed_of("backbone", cell.seed))  # of weights that are not loaded
         encoder = build_backbone(cell.backbone, **more, **cell.backbone_options)
         torch.manual_seed(seed_of("head", cell.seed))
         return task.model(encoder).to(self.accelerator.device)

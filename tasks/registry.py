@@ -22,6 +22,7 @@ _BUILT_IN: dict[str, str] = {
     "image_retrieval": "tasks.retrieval:ImageRetrieval",
     "landmark_retrieval": "tasks.retrieval.landmarks:Landmarks",
     "segmentation": "tasks.segmentation:Segmentation",
+    "upstream": "tasks.classification.upstream:Upstream",
 }
 _REGISTERED: dict[str, str | type[Task]] = {}
 

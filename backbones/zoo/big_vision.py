@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ BUCKET = "https://storage.googleapis.com/big_vision/flexivit"
 LICENCE = "Apache-2.0"
 
 # buffers 32x32 and 7x7 as their authors state (big_vision issues 30 and 31); a file's own shapes win
-_SIZES = {
+SIZES = {
     "s": VitShape(384, 12, 6, 1536, (32, 32), (7, 7), True, "token", 1000),
     "b": VitShape(768, 12, 12, 3072, (32, 32), (7, 7), True, "token", 1000),
     "l": VitShape(1024, 24, 16, 4096, (32, 32), (7, 7), True, "token", 1000),
@@ -34,21 +35,19 @@ def _build(
     num_classes: int | None = None,
     **options: Any,
 ) -> FlexiBackbone:
-    from backbones.flexible import FlexiBackbone  # timm takes seconds to import, a plan needs only names
-    from backbones.zoo.files import HALF, build_from_npz, initialise, vit_trunk
+    from backbones.zoo.files import build_from_npz, build_from_shape  # timm takes seconds to import
 
-    shape = _SIZES[size]
+    shape = SIZES[size]
     if pretrained:
         found = path or str(fetch(f"{BUCKET}/{file}", checksum))
         return build_from_npz(found, 240, native, drop_path, num_classes, expected=shape, **options)
     classes = (21843 if "i21k" in file else 1000) if num_classes is None else num_classes
-    trunk = initialise(vit_trunk(VitShape(**{**vars(shape), "classes": classes}), drop_path))
-    return FlexiBackbone(trunk, HALF, 240, native, **options)
+    return build_from_shape(replace(shape, classes=classes), 240, native, drop_path, **options)
 
 
 def _register(name: str, file: str, size: str, trained_on: str, native: int | None = None) -> None:
     build = partial(_build, file, size, native or 15)
-    register_backbone(BackboneSpec(name, build, 240, native, trained_on, f"{BUCKET}/{file}", LICENCE, _SIZES[size]))
+    register_backbone(BackboneSpec(name, build, 240, native, trained_on, f"{BUCKET}/{file}", LICENCE, SIZES[size]))
 
 
 for _size in "sbl":

@@ -70,6 +70,13 @@ def initialise(trunk: VisionTransformer) -> VisionTransformer:
     return trunk
 
 
+def build_from_shape(
+    shape: VitShape, image_size: Size = 240, native_grid: Size = 15, drop_path: float = 0.0, **options: Any
+) -> FlexiBackbone:
+    """Random weights of an architecture, initialised as big_vision does."""
+    return FlexiBackbone(initialise(vit_trunk(shape, drop_path)), HALF, image_size, native_grid, **options)
+
+
 def load_exactly(trunk: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Load a state of the same names and shapes. Raises WeightsError with key, expected and found shape."""
     expected = trunk.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,7 @@ NATIVE = {"flexivit_nano": None, "vit_nano_g15": 15, "vit_nano_g8": 8}
 def _build(
     name: str, pretrained: bool = True, drop_path: float = 0.0, num_classes: int | None = None, **options: Any
 ) -> FlexiBackbone:
-    from backbones.flexible import FlexiBackbone  # timm takes seconds to import, a plan needs only names
-    from backbones.zoo.files import HALF, build_from_safetensors, initialise, vit_trunk
+    from backbones.zoo.files import build_from_safetensors, build_from_shape  # timm takes seconds to import
 
     options = {"image_size": 120, "native_grid": NATIVE[name] or 8, **options}
     if pretrained:
@@ -31,8 +31,7 @@ def _build(
             raise WeightsError(f"{file} is missing; train it with: python -m benchmarks.pretrain {name} --help")
         return build_from_safetensors(str(file), drop_path, num_classes, **options)
     classes = SHAPE.classes if num_classes is None else num_classes
-    trunk = initialise(vit_trunk(VitShape(**{**vars(SHAPE), "classes": classes}), drop_path))
-    return FlexiBackbone(trunk, HALF, **options)
+    return build_from_shape(replace(SHAPE, classes=classes), drop_path=drop_path, **options)
 
 
 for _name, _grid in NATIVE.items():

@@ -14,18 +14,35 @@ Group = tuple[str, ...]
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:
-    """Successful rows, the newest of each row key; `variant` names the options by which rows of one table would differ.
+    """Successful rows, the newest of each row key; `variant` names the options and recipe values by which rows of one
+    table would differ. Two heads on one data set, or two lengths of training, are never two seeds of one.
 
-    Two heads on one data set are two questions, and never two seeds of one.
+    A backbone that comes with several sets of options bears them in its name.
     """
-    good = {r["row_key"]: r for r in rows if r["status"] == "ok"}.values()
-    asked = [(row, {k: f"{k}={v}" for k, v in (row.get("options") or {}).items()}) for row in good]
+    good = _named(list({r["row_key"]: r for r in rows if r["status"] == "ok"}.values()))
+    asked = [
+        (row, {k: f"{k}={v}" for part in ("options", "recipe") for k, v in (row.get(part) or {}).items()})
+        for row in good
+    ]
     count: Counter[tuple] = Counter(_question(row) for row, _ in asked)
     shared = Counter((_question(row), text) for row, options in asked for text in options.values())
     return [
         {**row, "variant": " ".join(t for t in options.values() if shared[_question(row), t] < count[_question(row)])}
         for row, options in asked
     ]
+
+
+def _named(rows: list[Row]) -> list[Row]:
+    built = {(r["backbone"], _options(r)) for r in rows}
+    several = Counter(name for name, _ in built)
+    return [
+        {**r, "backbone": f"{r['backbone']} ({_options(r)})"} if several[r["backbone"]] > 1 and _options(r) else r
+        for r in rows
+    ]
+
+
+def _options(row: Row) -> str:
+    return " ".join(f"{k}={v}" for k, v in sorted((row.get("backbone_options") or {}).items()))
 
 
 def _question(row: Row) -> tuple:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones import FlexiBackbone, build_backbone
+from backbones import build_backbone
 from backbones.grids import METHODS, grid_from_patch, patch_size
 from backbones.resize import interpolation_matrix
 from benchmarks.studies.pictures import validation_pictures
@@ -30,22 +30,6 @@ class Settings:
     pictures: int = 1000
     together: list[int] = field(default_factory=lambda: [10, 15, 30])
     alone: list[int] = field(default_factory=lambda: [10, 15, 30])
-
-
-@torch.no_grad()
-def fix_at_native_grid(encoder: FlexiBackbone) -> FlexiBackbone:
-    """Make the kernel and positions of the native grid the base buffers, as a model of that one patch size has them.
-
-    What a larger buffer holds beyond the native patch was never trained, and must not come back at larger patches.
-    """
-    patch = patch_size(encoder.image_size, encoder.native_grid)
-    kernel, positions = encoder.resized(patch, encoder.native_grid, "pi")
-    encoder.trunk.patch_embed.proj.weight = nn.Parameter(kernel.clone())
-    if positions is not None:
-        encoder.trunk.pos_embed = nn.Parameter(positions.clone())
-        encoder.position_grid = encoder.native_grid
-    encoder.drop_cache()
-    return encoder
 
 
 def resize_images(images: Tensor, size: tuple[int, int], filter: str = "bilinear") -> Tensor:
@@ -70,7 +54,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
     encoder = build_backbone(settings.backbone, filter=settings.filter)
     if getattr(encoder, "head", None) is None:
         raise ValueError(f"backbone {settings.backbone!r} has no classifier; choose one with a head, as vit_nano_g8")
-    encoder = fix_at_native_grid(encoder).to(device).eval()
+    encoder = encoder.fixed_at_native_grid().to(device).eval()
     grid, side = encoder.native_grid, encoder.image_size
     native = patch_size(side, grid)
     views = [(m, p, method) for m in MODES for p in getattr(settings, m) for method in METHODS]

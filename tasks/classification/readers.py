@@ -79,18 +79,16 @@ def read_folder(folder: Path, classes: Sequence[str] | None = None, partial: boo
     if not partial and (absent := [n for n in index if n not in found]):
         # a score over the other classes would be another number
         raise TaskError(f"{folder} has no folder of class {absent[0]!r} ({len(absent)} of {len(index)} are missing)")
-    pairs = [
-        (index[name], path)
-        for name in found
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not pairs:
+    # names alone are kept: ImageNet-21k has fourteen million
+    names: list[str] = []
+    labels: list[int] = []
+    for name in found:
+        paths = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        names += [p.relative_to(folder).as_posix() for p in paths]
+        labels += [index[name]] * len(paths)
+    if not names:
         raise TaskError(f"{folder} has no pictures in class folders ({' '.join(SUFFIXES)})")
-    paths = [path for _, path in pairs]
-    names = [p.relative_to(folder).as_posix() for p in paths]
-    labels = np.array([label for label, _ in pairs], np.int64)
-    return Labelled(names, labels, lambda i: paths[i], tuple(index))
+    return Labelled(names, np.array(labels, np.int64), lambda i: folder / names[i], tuple(index))
 
 
 def read_parquet(paths: Sequence[Path], classes: Sequence[str] | None = None) -> Labelled:

@@ -61,6 +61,10 @@ DATA: dict[str, DataSpec] = {
         "imagenet", "imagenet", 0.01, _official(20_000, 500, 0.03), tests=dict.fromkeys(IMAGENET_SPLITS),
         source=SOURCES["train"],
     ),
+    "imagenet21k": DataSpec(
+        "folder", "imagenet21k", 51_200 / 14_197_122, image_size=240, tests={},
+        source="https://image-net.org (autumn 2011: train/WNID/*.JPEG under imagenet21k/)",
+    ),
     "cifar10": DataSpec(
         "torchvision", "cifar10", 0.02, _official(10_000, 500, 0.003), "resmall", tests={"test": 10_000},
         source="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -92,6 +96,10 @@ DATA: dict[str, DataSpec] = {
     "scenes": DataSpec(
         "scenes", "", 0.1, Recipe(steps=200, batch=16, lr=0.003, optimizer="adamw", warmup=10), "resmall", 120,
         {"test": 240}, source="drawn on the first run",
+    ),
+    "tinyimagenet100": DataSpec(
+        "parquet", "pretrain/tinyimagenet100_{split}_*.parquet", 0.01, image_size=120, tests={"val": 5000},
+        source="run_all.py prepare tinyimagenet100 --from PATH",
     ),
     "cars98": _mini("cars98", 980, 300),
     "imagewoof9": _mini("imagewoof9", 540, 150),

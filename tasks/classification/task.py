@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.classification.readers import Labelled
-from tasks.classification.sources import data_spec, load, missing
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.classification.base import LabelledTask
+from tasks.classification.sources import data_spec
+from tasks.task import Batch, Grid, Options, Recipe, TaskCard, TaskError, View, option, without_gradients
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class ClassificationOptions(Options):
     temperature: float = option(0.07, "eval", "k-NN: a vote weighs exp(cosine / temperature)")
 
 
-class Classification(Task):
+class Classification(LabelledTask):
     """Top-1 and top-5 accuracy.
 
     Raises: TaskError for unknown data, protocol, preprocessing or crop.
@@ -53,12 +53,11 @@ class Classification(Task):
     """
 
     Options = ClassificationOptions
-    skippable = True
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         chosen = self.options
-        self.spec = data_spec(chosen.data)
+        self.data, self.spec = chosen.data, data_spec(chosen.data)
         if chosen.protocol not in PROTOCOLS:
             raise TaskError(f"no protocol {chosen.protocol!r}; there are: {', '.join(PROTOCOLS)}")
         self.crop = chosen.crop or self.spec.crop
@@ -76,24 +75,6 @@ class Classification(Task):
             sources={chosen.data: self.spec.source},
             citation="Kolesnikov et al. 2020 (BiT, transfer); Caron et al. 2021 (k-NN); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
-        self._loaded: dict[str, Labelled] = {}
-
-    def labelled(self, split: str) -> Labelled:
-        """Names, labels and encoded pictures of a split, listed once."""
-        if split not in self._loaded:
-            self._loaded[split] = load(self.root, self.options.data, split)
-        return self._loaded[split]
-
-    @functools.cached_property
-    def classes(self) -> int:
-        return len(self.labelled("train").classes)
-
-    def missing(self, splits: tuple[str, ...] = ()) -> list[str]:
-        reported = splits or tuple(list(self.spec.tests)[:1])
-        return missing(self.root, self.options.data, ("train", *reported))
-
-    def fingerprint(self) -> str:
-        return self.labelled("train").fingerprint()
 
     def dataset(self, split: str) -> Pictures:
         from tasks.classification.pictures import Pictures
@@ -141,17 +122,6 @@ class Classification(Task):
     def parts(self, split: str) -> tuple[str, ...]:
         return ("train", split) if self.options.protocol == "knn" else (split,)
 
-    def prepare(self, model: nn.Module, split: str) -> Tensor | None:
-        """bool [C] of labels that may be predicted, None for all."""
-        allowed = self.labelled(split).allowed
-        if allowed is None:
-            return None
-        import torch
-
-        mask = torch.zeros(self.classes, dtype=torch.bool)
-        mask[list(allowed)] = True
-        return mask
-
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor | None) -> dict[str, Tensor]:
         """`ranked` int32 [B, 5] (k-NN: `vector` float32 [B, D]) and `label`."""
@@ -175,23 +145,6 @@ class Classification(Task):
         if self.options.protocol != "knn":
             return ScoredRecords(self._scores, split)
         return ScoredRecords(self._scores, split, functools.partial(self._voted, split), keep=("ranked", "label"))
-
-    def _scores(self, records: Records) -> dict[str, float]:
-        from tasks.classification.scoring import accuracy
-
-        return accuracy(records) | {"chance_top1": 1 / self.classes}
-
-    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
-        import torch
-
-        from tasks.classification.scoring import right
-        from tasks.meters import weighted_mean
-
-        records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
-        label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
-        values = np.full(len(label), np.nan)
-        values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
-        return weighted_mean(values, weights)
 
     def _voted(self, split: str, parts: dict[str, Records]) -> Records:
         from tasks.classification.scoring import neighbour_votes

@@ -1,0 +1,78 @@
+"""What all tasks on labelled pictures share: the set, its splits, what is missing of them, accuracy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.classification.readers import Labelled
+from tasks.classification.sources import DataSpec, load, missing
+from tasks.task import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tasks.meters import Records
+
+
+class LabelledTask(Task):
+    """A task whose pictures have a class. Subclasses set `data` (its name) and `spec` before anything is asked."""
+
+    skippable = True
+    data: str
+    spec: DataSpec
+
+    @functools.cached_property
+    def _loaded(self) -> dict[str, Labelled]:
+        return {}
+
+    def labelled(self, split: str) -> Labelled:
+        """Names, labels and encoded pictures of a split, listed once."""
+        if split not in self._loaded:
+            self._loaded[split] = load(self.root, self.data, split)
+        return self._loaded[split]
+
+    @functools.cached_property
+    def classes(self) -> int:
+        return len(self.labelled("train").classes)
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[str]:
+        reported = splits or tuple(list(self.spec.tests)[:1])
+        return missing(self.root, self.data, ("train", *reported))
+
+    def fingerprint(self) -> str:
+        return self.labelled("train").fingerprint()
+
+    def allowed(self, split: str) -> Tensor | None:
+        """bool [C] of labels that may be predicted, None for all."""
+        allowed = self.labelled(split).allowed
+        if allowed is None:
+            return None
+        import torch
+
+        mask = torch.zeros(self.classes, dtype=torch.bool)
+        mask[list(allowed)] = True
+        return mask
+
+    def prepare(self, model: nn.Module, split: str) -> Any:
+        return self.allowed(split)
+
+    def _scores(self, records: Records) -> dict[str, float]:
+        from tasks.classification.scoring import accuracy
+
+        return accuracy(records) | {"chance_top1": 1 / self.classes}
+
+    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+        import torch
+
+        from tasks.classification.scoring import right
+        from tasks.meters import weighted_mean
+
+        records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
+        label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
+        values = np.full(len(label), np.nan)
+        values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
+        return weighted_mean(values, weights)
