@@ -78,9 +78,9 @@ def test_optimizer_chain_is_the_official_over_eight_steps(values, kind, run) -> 
     recipe = dataclasses.replace(preset("i21k_sup").recipe(), steps=8, warmup=3, optimizer=kind)
     adam = build_optimizer(model, recipe)
     for step in range(8):
-        grads = {k: torch.from_numpy(values[f"opt/grad/{step}/{k}"]) for k in ("lin/bias", "lin/kernel")}
+        grads = {k: torch.tensor(values[f"opt/grad/{step}/{k}"]) for k in ("lin/bias", "lin/kernel")}
         model.lin.weight.grad, model.lin.bias.grad = grads["lin/kernel"].T.contiguous(), grads["lin/bias"]
-        model.pos_embedding.grad = torch.from_numpy(values[f"opt/grad/{step}/pos_embedding"])
+        model.pos_embedding.grad = torch.tensor(values[f"opt/grad/{step}/pos_embedding"])
         clip_gradients(model.parameters(), recipe.clip)
         if step == 4:  # as after a checkpoint
             state, adam = adam.state_dict(), build_optimizer(model, recipe)
