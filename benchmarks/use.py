@@ -1,4 +1,4 @@
-"""What the `use` verbs do: a detector that looks, two towers that name classes, an index of images."""
+"""What the `use` verbs do: a detector that looks, two towers that name classes, an index, a backbone as a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from backbones import build_backbone
+from backbones import FlexiBackbone, build_backbone
+from backbones.zoo.files import save_safetensors
 from benchmarks.reopen import find_row, reopen
 from benchmarks.store import Store
 from benchmarks.sweep import eval_batches, normalised_once
@@ -93,6 +94,40 @@ def zero_shot(
         "backbone": row["backbone"], "train_grid": row["train_grid"], "captions": row["options"].get("data"),
         "data": data, "split": split, "prompts": prompts, "images": len(torch.cat(labels)), "grids": found,
     }  # fmt: skip
+
+
+@torch.no_grad()
+def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, Any], half: bool = False) -> str:
+    """Write the backbone that a row's training left, with its classifier where it has one; the row's label.
+
+    What was written is opened again and must give the same features, to 1e-5 (`half`: 1e-2).
+
+    Raises: TaskError for a row or weights that are not there, or a backbone that such a file cannot hold.
+    """
+    store = Store(run)
+    row = find_row(store, wanted)
+    model = reopen(store, row, data_root)[1]
+    encoder = getattr(model, "backbone", None)
+    encoder = encoder.__dict__.get("module", encoder) if encoder is not None else None  # a locked tower's own
+    if not isinstance(encoder, FlexiBackbone) or out.suffix != ".safetensors":
+        what = f"{out} does not end in .safetensors" if out.suffix != ".safetensors" else f"{row['label']} has another"
+        raise TaskError(f"a backbone of ours is written as a .safetensors file: {what}")
+    notes = {k: row[k] for k in ("task", "options", "train_grid", "seed", "steps")}
+    images = torch.randint(0, 256, (2, 3, *encoder.image_size), dtype=torch.uint8)
+    expected = encoder(images, encoder.native_grid).pooled
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tried = out.with_name(f"{out.stem}.tried.safetensors")
+    try:
+        save_safetensors(encoder, tried, half, training=notes)
+        found = build_backbone(str(tried)).eval()(images, encoder.native_grid).pooled
+        if (found - expected).norm() > (1e-2 if half else 1e-5) * expected.norm():
+            raise ValueError("its features are others")
+        tried.replace(out)
+    except (ValueError, AttributeError) as error:
+        raise TaskError(f"the backbone of {row['label']} is no ViT of big_vision's form: {error}") from error
+    finally:
+        tried.unlink(missing_ok=True)
+    return row["label"]
 
 
 def index_of_images(

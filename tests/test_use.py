@@ -4,10 +4,12 @@ import json
 
 import faiss
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 import run_all
+from backbones import build_backbone
 from benchmarks.reopen import find_row, reopen
 from benchmarks.store import Store
 from tasks import TaskError
@@ -16,7 +18,7 @@ from tasks.scenes import scenes_folder
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Drawn scenes, and a run of a step each of retrieval and detection."""
+    """Drawn scenes, and a run of a step or two each of retrieval, detection and upstream training."""
     folder = tmp_path_factory.mktemp("use")
     scenes_folder(folder)
     options = {"data": "scenes", "text": "tiny"}
@@ -26,6 +28,11 @@ def place(tmp_path_factory):
         "tasks": [
             {"task": "retrieval", "options": options, "recipe": {"steps": 1, "batch": 8, "candidates": tries}},
             {"task": "detection", "options": options, "recipe": {"steps": 1, "batch": 2}},
+            {
+                "task": "upstream", "options": {"preset": "i21k_sup", "data": "scenes"}, "train": ["random:4,8"],
+                "recipe": {"steps": 2, "batch": 2, "warmup": 1},
+                "backbones": [{"name": "flexivit_nano_scratch", "options": {"patch": 15}}],
+            },
         ],
     }  # fmt: skip
     (folder / "used.yaml").write_text(yaml.safe_dump(suite))
@@ -109,3 +116,25 @@ def test_published_owlvit_weights_look_too(place) -> None:
     (place / "owl.safetensors").write_bytes(b"torn")
     error = typed("use", "detect", image, "--owlvit", str(place / "owl.safetensors"), "--text", "a").exception
     assert isinstance(error, TaskError) and "cannot be read" in str(error)
+
+
+def test_a_trained_backbone_is_handed_on_with_its_classifier(place) -> None:
+    words = ("use", "export-backbone", str(place / "out"))
+    more = ("--data-root", str(place))
+    done = typed(*words, str(place / "mine.safetensors"), *more)
+    assert done.exit_code == 0 and "upstream/scenes" in done.output, done.output
+    images = torch.randint(0, 256, (2, 3, 120, 120), dtype=torch.uint8)
+    store = Store(place / "out")
+    model = reopen(store, find_row(store, {"task": "upstream"}), place)[1]
+    mine = build_backbone(str(place / "mine.safetensors")).eval()
+    with torch.no_grad():
+        assert torch.equal(mine.head(mine(images, 8).pooled), model(images, (8, 8)))
+    assert mine.base_kernel.shape[-1] == 15 and model.backbone.head.bias.ne(-10).any()
+    tuned = typed(*words, str(place / "tuned.safetensors"), *more, "--task", "detection", "--half")
+    assert tuned.exit_code == 0 and build_backbone(str(place / "tuned.safetensors")).embed_dim == 128
+    for wrong, message in (
+        ((str(place / "mine.pt"), *more), "does not end in .safetensors"),
+        ((str(place / "a.safetensors"), *more, "--backbone", "vit_*"), "task=upstream data=scenes backbone=flexivit_nano_scratch"),
+    ):
+        assert message in str(typed(*words, *wrong).exception)
+    assert not list(place.glob("*.tried.*")) and not (place / "a.safetensors").exists()

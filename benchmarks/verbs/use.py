@@ -84,3 +84,25 @@ def export_index(
 
     count = index_of_images(backbone, out, data, data_root, split, grid, kind, device)
     print(f"{count} images of {data} at grid {grid} in {out}/index.faiss, their names in {out}/ids.json")
+
+
+@use.command(name="export-backbone")
+def export_backbone(
+    run: Run,
+    out: Annotated[Path, typer.Argument(help="File to write, NAME.safetensors.")],
+    task: Annotated[str, typer.Option(help="Task of the row; wildcards.")] = "upstream",
+    data: Annotated[str, typer.Option(help="Data of the row; wildcards.")] = "*",
+    data_root: DataRoot = Path("data"),
+    backbone: Backbone = "*",
+    train_grid: TrainGrid = "*",
+    half: Annotated[bool, typer.Option("--half", help="16-bit floats, half the size.")] = False,
+) -> None:
+    """Write the backbone that a run trained as a file, whose path is then a backbone's name; the newest row that fits.
+
+    Example: run_all.py use export-backbone results/runs/mini_upstream mine.safetensors
+    """
+    from benchmarks.use import export_backbone as write
+
+    wanted = {"task": task, "data": data, "backbone": backbone, "train_grid": train_grid}
+    label = write(run, out, data_root, wanted, half)
+    print(f"{out}: {label}\ntry: run_all.py run mini/classification --set 'backbones=[{out}]'")
