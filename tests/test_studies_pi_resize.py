@@ -4,12 +4,18 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
+from conftest import relative
+from PIL import Image
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch.nn import functional as F
 
-from backbones import build_backbone
-from benchmarks.studies.pi_resize import resize_images, resize_patchwise
+from backbones import FlexiBackbone, build_backbone
+from backbones.zoo.files import HALF
+from benchmarks.studies.pi_resize import Settings, published_rows, resize_images, resize_patchwise, whole_patches
 from benchmarks.studies.settings import STUDIES, read_settings, run_study
 
 
@@ -66,6 +72,46 @@ def test_patchwise_keeps_patches_apart(images) -> None:
     moved = resize_patchwise(changed, (15, 15), (30, 30)) - resize_patchwise(images, (15, 15), (30, 30))
     assert float(moved[:, :, :30, :30].min()) > 0.99
     assert float(moved[:, :, 30:].abs().max()) == 0 and float(moved[:, :, :, 30:].abs().max()) == 0
+
+
+@pytest.mark.parametrize("patch", [10, 13, 32])
+def test_ordinary_vits_are_resized_as_timm_does_it(patch) -> None:
+    """What the published table was made of: bicubic with antialias, pixels that no patch covers dropped."""
+    torch.manual_seed(0)
+    trunk = timm.create_model("vit_tiny_patch16_224", num_classes=7).eval()
+    torch.nn.init.normal_(trunk.head.weight)
+    side = 224 // patch
+    other = timm.create_model("vit_tiny_patch16_224", num_classes=7, patch_size=patch, img_size=224).eval()
+    state = trunk.state_dict()
+    state["patch_embed.proj.weight"] = resample_patch_embed(state["patch_embed.proj.weight"], [patch, patch])
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [side, side])
+    other.load_state_dict(state)
+    encoder = FlexiBackbone(trunk, HALF, filter="bicubic", position_filter="bicubic").eval()
+    images = torch.randn(2, 3, 224, 224)
+    covered, grid = whole_patches(images, patch)
+    with torch.no_grad():
+        assert grid == (side, side) and relative(encoder.head(encoder(covered, grid).pooled), other(images)) < 1e-4
+
+
+def test_published_numbers_stand_beside_the_same_weights_and_filter_only() -> None:
+    paper = read_settings("pi_resize", "paper")
+    rows = {(r["mode"], r["patch"]): r["top1"] for r in published_rows(paper)}
+    assert rows["alone", 8] == pytest.approx(0.7997) and rows["together", 8] == pytest.approx(0.7890)
+    assert len(rows) == len(paper.alone) + len(paper.together)
+    assert published_rows(read_settings("pi_resize", "paper", ["filter=bilinear"])) == []
+    assert published_rows(Settings(filter="bicubic")) == []
+
+
+def test_run_on_class_folders_with_patches_that_do_not_divide(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("n1", "n2"):
+        (tmp_path / "val" / label).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (150, 200, 3), np.uint8)).save(tmp_path / "val" / label / "a.png")
+    changes = ["alone=[7,15]", "together=[15]", "filter=bicubic", "crop=0.9", "pictures=2"]
+    found = run_study("pi_resize", "demo", tmp_path, tmp_path / "out", "cpu", changes)
+    assert found["pictures"] == 2 and {r["patch"] for r in found["rows"]} == {7, 15}
+    with pytest.raises(ValueError, match="patch 121 is larger"):
+        run_study("pi_resize", "demo", tmp_path, tmp_path / "out", "cpu", [*changes, "alone=[121]"])
 
 
 def test_run_on_real_pictures(tmp_path) -> None:

@@ -13,20 +13,27 @@ import torch
 from torch import Tensor
 
 from backbones import build_backbone
-from backbones.grids import METHODS, grid_from_patch, patch_size
+from backbones.grids import METHODS, Grid, patch_size
 from backbones.resize import interpolation_matrix
+from benchmarks.report.published import published
 from benchmarks.studies.pictures import validation_pictures
 from benchmarks.studies.settings import study_main
 
+PUBLISHED = {"together": "resized with", "alone": "fixed at"}  # how their notes in results/published tell the modes
 MODES = {"together": "image resized with the patch", "alone": "image kept, patch resized"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`together`, `alone`: square patches in pixels for each mode; `filter`: bilinear (official) or bicubic."""
+    """`together`, `alone`: square patches in pixels for each mode.
+
+    `filter`: bilinear (official) or bicubic, of kernels, positions and images. `crop`: part of the shorter side that is
+    evaluated (timm's crop_pct).
+    """
 
     backbone: str = "vit_nano_g8"
     filter: str = "bilinear"
+    crop: float = 1.0
     pictures: int = 1000
     together: list[int] = field(default_factory=lambda: [10, 15, 30])
     alone: list[int] = field(default_factory=lambda: [10, 15, 30])
@@ -37,6 +44,19 @@ def resize_images(images: Tensor, size: tuple[int, int], filter: str = "bilinear
     vertical = interpolation_matrix(images.shape[-2], size[0], filter).to(images)
     horizontal = interpolation_matrix(images.shape[-1], size[1], filter).to(images)
     return vertical @ images @ horizontal.T
+
+
+def whole_patches(images: Tensor, patch: int) -> tuple[Tensor, Grid]:
+    """As much of `[B, C, h, w]` as patches cover, and their grid: pixels over at the right and below are dropped.
+
+    A strided convolution does so (the official model too), where a patch does not divide the picture.
+
+    Example: `whole_patches(torch.zeros(1, 3, 224, 224), 10)[1] == (22, 22)`
+    """
+    at = (images.shape[-2] // patch, images.shape[-1] // patch)
+    if min(at) < 1:
+        raise ValueError(f"patch {patch} is larger than the image of {images.shape[-2]}x{images.shape[-1]} px")
+    return images[..., : at[0] * patch, : at[1] * patch], at
 
 
 def resize_patchwise(images: Tensor, old: tuple[int, int], new: tuple[int, int], filter: str = "bilinear") -> Tensor:
@@ -51,7 +71,7 @@ def resize_patchwise(images: Tensor, old: tuple[int, int], new: tuple[int, int],
 @torch.no_grad()
 def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any]:
     """Top-1, and agreement with the model's own prediction at its native patch, for each mode, patch and method."""
-    encoder = build_backbone(settings.backbone, filter=settings.filter)
+    encoder = build_backbone(settings.backbone, filter=settings.filter, position_filter=settings.filter)
     if getattr(encoder, "head", None) is None:
         raise ValueError(f"backbone {settings.backbone!r} has no classifier; choose one with a head, as vit_nano_g8")
     encoder = encoder.fixed_at_native_grid().to(device).eval()
@@ -60,7 +80,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
     views = [(m, p, method) for m in MODES for p in getattr(settings, m) for method in METHODS]
     right, same = dict.fromkeys(views, 0), dict.fromkeys(views, 0)
     count, native_right, patchwise = 0, 0, 0.0
-    for uint8, labels in validation_pictures(data, settings.pictures, side[0]):
+    for uint8, labels in validation_pictures(data, settings.pictures, side[0], settings.crop):
         images, labels = encoder.normalise(uint8.to(device)), labels.to(device)
         if count == 0:
             encoder.calibrate(images)
@@ -73,9 +93,10 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
             mode, patch, method = view
             found = own
             if (patch, patch) != native or method == "norm":  # `norm` rescales tokens at the native patch too
-                size, at = (side, grid_from_patch(side, patch)) if mode == "alone" else (
-                    (grid[0] * patch, grid[1] * patch), grid)  # fmt: skip
-                resized = images if mode == "alone" else resize_images(images, size, settings.filter)
+                if mode == "alone":
+                    resized, at = whole_patches(images, patch)
+                else:
+                    resized, at = resize_images(images, (grid[0] * patch, grid[1] * patch), settings.filter), grid
                 found = encoder.head(encoder(resized, at, method).pooled).argmax(1)
             right[view] += int((found == labels).sum())
             same[view] += int((found == own).sum())
@@ -84,11 +105,33 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
         {"mode": m, "patch": p, "method": k, "top1": right[m, p, k] / count, "agreement": same[m, p, k] / count}
         for m, p, k in views
     ]
+    rows += published_rows(settings)
     result = {"pictures": count, "native_patch": list(native), "native_top1": native_right / count,
               "patchwise_logit_difference": patchwise, "rows": rows}  # fmt: skip
     (out / "table.md").write_text(table(result))
     plot(result, settings.backbone, out / "pi_resize.png")
     return result
+
+
+def published_rows(settings: Settings) -> list[dict[str, Any]]:
+    """What others have for these weights, filter and patches (`results/published`): rows of method `pi, published`."""
+    if settings.filter != "bicubic":
+        return []
+    numbers = {
+        (mode, patch): number.value / 100
+        for number in published()
+        if number.backbone == settings.backbone and number.value is not None
+        for mode in MODES for patch in getattr(settings, mode)
+        if number.note.startswith(f"PI-resized (bicubic, antialiased) to patch {patch}, image {PUBLISHED[mode]}")
+    }  # fmt: skip
+    return [
+        {"mode": mode, "patch": patch, "method": "pi, published", "top1": value, "agreement": None}
+        for (mode, patch), value in numbers.items()
+    ]
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{100 * row['top1']:.1f}" + ("" if row["agreement"] is None else f" / {100 * row['agreement']:.0f}")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -99,9 +142,9 @@ def table(result: dict[str, Any]) -> str:
         patches = list(dict.fromkeys(r["patch"] for r in rows))
         lines += [f"{title.capitalize()}: top-1 / same answer as at the native patch, %", ""]
         lines += ["| method | " + " | ".join(f"{p} px" for p in patches) + " |", "| --- |" + " ---: |" * len(patches)]
-        for method in METHODS:
-            cells = [f"{100 * r['top1']:.1f} / {100 * r['agreement']:.0f}" for r in rows if r["method"] == method]
-            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        for method in dict.fromkeys(r["method"] for r in rows):
+            cells = {r["patch"]: _cell(r) for r in rows if r["method"] == method}
+            lines.append(f"| {method} | " + " | ".join(cells.get(p, "") for p in patches) + " |")
         lines.append("")
     return "\n".join(lines)
 

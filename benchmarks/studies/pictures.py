@@ -19,18 +19,22 @@ def subset(pictures: Pictures, count: int) -> Pictures:
     return Pictures(pictures.images[::stride][:count], pictures.labels[::stride][:count], pictures.classes)
 
 
-def _square(image: Tensor, side: int) -> Tensor:
-    """Shorter side to `side`, antialiased bicubic, and the centre cut: `[3, h, w]` uint8 to `[3, side, side]`."""
+def _square(image: Tensor, side: int, crop: float) -> Tensor:
+    """Shorter side to `side / crop`, antialiased bicubic, the centre cut: `[3, h, w]` uint8 to `[3, side, side]`."""
     height, width = image.shape[1:]
-    scale = side / min(height, width)
+    scale = int(side / crop) / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
     whole = F.interpolate(image[None].float(), size=size, mode="bicubic", antialias=True)[0].round().clamp(0, 255)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     return whole[:, top : top + side, left : left + side].to(torch.uint8)
 
 
-def validation_pictures(folder: Path, count: int, side: int) -> Iterator[tuple[Tensor, Tensor]]:
+def validation_pictures(
+    folder: Path, count: int, side: int, crop: float = 1.0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of uint8 `[B, 3, side, side]` and labels; at most `count` pictures, evenly spread over the classes.
+
+    Of class folders the middle `crop` of the shorter side is seen, as timm's validation does; Tiny ImageNet whole.
 
     Labels of class folders are their places in sorted order, which is ImageNet's own for WordNet ids.
 
@@ -42,7 +46,7 @@ def validation_pictures(folder: Path, count: int, side: int) -> Iterator[tuple[T
         files = files[:: max(1, len(files) // count)][:count]
         for start in range(0, len(files), 50):
             part = files[start : start + 50]
-            images = [_square(torch.from_numpy(read_rgb(f, str(f))).permute(2, 0, 1), side) for f, _ in part]
+            images = [_square(torch.from_numpy(read_rgb(f, str(f))).permute(2, 0, 1), side, crop) for f, _ in part]
             yield torch.stack(images), torch.tensor([label for _, label in part])
         return
     pictures = subset(load_tiny_imagenet(folder, "val"), count)
