@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.grids import Grid, GridSchedule
+from benchmarks.ahead import ahead
 from benchmarks.memory import free_memory, is_out_of_memory
 from benchmarks.optimise import Averaged, build_optimizer, check_recipe, clip_gradients, set_learning_rate
 from benchmarks.randomness import generator, seed_of, training_indices
@@ -153,26 +154,25 @@ def finetune(
     loader = DataLoader(
         Skipping(drawn) if skip else drawn, batch_sampler=batches, num_workers=workers,
         collate_fn=CollateRead(task.collate) if skip else task.collate, generator=generator("order", seed, 0),
+        pin_memory=accelerator.device.type == "cuda",
     )  # fmt: skip
     skipped = Skipped("train")
+
+    def grids(step: int) -> Grid:
+        return schedule.grid(step + 1, recipe.steps)
+
     first, started, spent = training.steps, time.perf_counter(), training.seconds
     saved_at = started
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with _interrupts() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
-        for step, found in enumerate(loader, first):
-            batch, unread = (found, []) if isinstance(found, Batch) else found
-            skipped.add(unread)
-            if batch is None:
-                raise TaskError(f"no picture of step {step} can be read: {unread[0].error}")
+        for step, batch in ahead(_steps(loader, first, skipped, features, grids), accelerator.device):
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
-            grid = schedule.grid(step + 1, recipe.steps)
-            if features is not None:
-                batch.features = features(grid)[batch.ids]
+            grid = grids(step)
             with accelerator.autocast():
-                batch = task.augment(model, batch.to(accelerator.device), generator("batch", seed, step, rank))
+                batch = task.augment(model, batch, generator("batch", seed, step, rank))
             values, recipe = _within_memory(
                 step_module, batch, grid, recipe, accelerator, parameters, training.notes,
                 seed_of("model", seed, step, rank),
@@ -205,6 +205,27 @@ def finetune(
         training.skipped = skipped.as_row()
         training.notes.append(skipped.note(len(dataset)))
     return training
+
+
+def _steps(
+    loader: DataLoader,
+    first: int,
+    skipped: Skipped,
+    features: Callable[[Grid], Tensor] | None,
+    grids: Callable[[int], Grid],
+) -> Iterator[tuple[int, Batch]]:
+    """Each step and its batch, with what a locked tower gave for it.
+
+    Raises: TaskError for a step of which no picture can be read.
+    """
+    for step, found in enumerate(loader, first):
+        batch, unread = (found, []) if isinstance(found, Batch) else found
+        skipped.add(unread)
+        if batch is None:
+            raise TaskError(f"no picture of step {step} can be read: {unread[0].error}")
+        if features is not None:
+            batch.features = features(grids(step))[batch.ids]
+        yield step, batch
 
 
 def _traced(schedule: GridSchedule) -> contextlib.AbstractContextManager[None]:

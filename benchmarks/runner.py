@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from backbones.grids import parse_schedule, patch_size
+from benchmarks.ahead import decoding_processes, processes_here
 from benchmarks.cost import macs
 from benchmarks.gallery import keep_pictures
 from benchmarks.plan import cell_key, cell_task, missing_of, view_key
@@ -35,7 +36,8 @@ class RunOptions:
 
     `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
     checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
-    forward pass, None: no limit. `skip_broken`: pass over pictures that cannot be read, and count them.
+    forward pass, None: no limit. `workers`: processes that decode, None: as many as `decoding_processes` says.
+    `skip_broken`: pass over pictures that cannot be read, and count them.
     """
 
     device: str = ""
@@ -43,7 +45,7 @@ class RunOptions:
     every_seconds: float = 60.0
     batch: int = 64
     token_budget: int | None = None
-    workers: int = 0
+    workers: int | None = None
     compile: bool = False
     tensorboard: bool = False
     skip_broken: bool = False
@@ -107,12 +109,14 @@ class Runner:
         options: RunOptions = RunOptions(),
         say: Callable[[str], None] | None = None,
     ):
-        self.suite, self.store, self.data_root, self.options = suite, store, Path(data_root), options
+        self.suite, self.store, self.data_root = suite, store, Path(data_root)
         self.say = say or (lambda text: print(text, flush=True))
         self.accelerator = build_accelerator(options)
         if not self.accelerator.is_main_process:
             self.say = lambda text: None
-        self.trainer = Trainer(store, self.accelerator, options, self.say)
+        workers = decoding_processes(self.accelerator.device, processes_here(), options.workers)
+        self.options = dataclasses.replace(options, workers=workers)
+        self.trainer = Trainer(store, self.accelerator, self.options, self.say)
         self._fingerprints: dict[str, str] = {}
         self._started = datetime.now(UTC)
 
@@ -125,7 +129,9 @@ class Runner:
         if self.accelerator.is_main_process:
             self.store.check_writable()
         summary, waiting, count = Summary(), [], len(self.suite.cells)
-        self.say(f"{self.suite.name}: {count} cells on {self.accelerator.device}, precision {self._precision()}")
+        beside = f", {self.options.workers} processes decode" if self.options.workers else ""
+        where = f"{self.accelerator.device}, precision {self._precision()}{beside}"
+        self.say(f"{self.suite.name}: {count} cells on {where}")
         for number, cell in enumerate(self.suite.cells, 1):
             if not self._one(cell, f"[{number}/{count}]", summary, wait=False):
                 waiting.append((number, cell))
@@ -247,7 +253,8 @@ class Runner:
         chosen = dict.fromkeys(order[i * (len(order) - 1) // (PICTURED - 1)] for i in range(PICTURED))
         try:
             trained.model.eval()
-            made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
+            with self.accelerator.autocast():  # as the rows were made
+                made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
             if made:
                 keep_pictures(self.store, f"{cell.label}, {split}", made)
         except Exception as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.ahead import ahead
 from benchmarks.memory import free_memory, is_out_of_memory
 from benchmarks.processes import failing_together
 from benchmarks.skipping import CollateRead, Skipped, Skipping
@@ -46,20 +47,30 @@ class Numbered(Dataset):
 
 
 def eval_batches(
-    task: Task, split: str, batch: int, workers: int = 0, rank: int = 0, world: int = 1, skip: bool = False
+    task: Task,
+    split: str,
+    batch: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    skip: bool = False,
+    pin: bool = False,
 ) -> DataLoader:
     """Batches of a split in order; each process takes every `world`-th batch, none is padded or repeated.
 
-    With `skip` they come as `CollateRead` gives them.
+    With `skip` they come as `CollateRead` gives them. `pin`: in memory that a GPU reads by itself.
     """
     dataset: Dataset = Numbered(task.dataset(split))
     if not len(dataset):
         raise TaskError(f"split {split!r} of {task.card.name} is empty")
     batches = [list(range(i, min(i + batch, len(dataset)))) for i in range(0, len(dataset), batch)][rank::world]
     if not skip:
-        return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate)
+        return DataLoader(
+            dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate, pin_memory=pin
+        )  # fmt: skip
     return DataLoader(
-        Skipping(dataset), batch_sampler=batches, num_workers=workers, collate_fn=CollateRead(task.collate)
+        Skipping(dataset), batch_sampler=batches, num_workers=workers, collate_fn=CollateRead(task.collate),
+        pin_memory=pin,
     )  # fmt: skip
 
 
@@ -138,13 +149,14 @@ def sweep(
     model.eval()
     result, budget = SweepResult([], dict.fromkeys(views, 0.0)), Budget(token_budget)
     meter, started = task.meter(split), time.perf_counter()
-    parts = [(part, eval_batches(task, part, batch, workers, rank, world, skip)) for part in task.parts(split)]
+    pin = torch.device(device).type == "cuda"
+    parts = [(part, eval_batches(task, part, batch, workers, rank, world, skip, pin)) for part in task.parts(split)]
     skipped = {part: Skipped(part) for part, _ in parts}
     total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)
     with failing_together(), torch.no_grad(), (autocast or _plain)():
         prepared = task.prepare(model, split)
-        for part, found in _stream(parts, skipped):
-            moved = normalised_once(model, found.to(device))
+        for part, found in ahead(_stream(parts, skipped), device):
+            moved = normalised_once(model, found)
             for view in views:
                 begin = time.perf_counter()
                 records = predict_in_chunks(task, model, moved, view, prepared, budget, result.notes)

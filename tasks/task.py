@@ -109,22 +109,25 @@ def slice_targets(targets: Any, index: slice) -> Any:
     return targets[index] if targets is not None else None
 
 
-def move(value: Any, device: torch.device | str) -> Any:
-    """Move every tensor inside dicts, tuples and lists to `device`."""
+def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The same dicts, tuples and lists with `function` of every tensor inside.
+
+    Example: `mapped({"boxes": [boxes]}, lambda tensor: tensor.to("cuda"))`
+    """
     from torch import Tensor
 
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return function(value)
     if isinstance(value, Mapping):
-        return {k: move(v, device) for k, v in value.items()}
+        return {k: mapped(v, function) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(move(v, device) for v in value)
+        return type(value)(mapped(v, function) for v in value)
     return value
 
 
 @dataclass
 class Batch:
-    """A batch as the runner sees it: `len(batch)`, `batch[2:6]`, `batch.to(device)`.
+    """A batch as the runner sees it: `len(batch)`, `batch[2:6]`, `batch.to(device)`, `batch.pin_memory()`.
 
     `ids` int64 [B] are dataset indices; `images` uint8 [B,3,H,W], or a list of uint8 [3,h,w] where sizes differ, or
     float [B,3,H,W] already normalised; `targets` is whatever `slice_targets` can cut; `features` is what
@@ -144,10 +147,17 @@ class Batch:
             self.ids[index], self.images[index], slice_targets(self.targets, index), slice_targets(self.features, index)
         )
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """`function` of every tensor."""
+        return Batch(*(mapped(value, function) for value in (self.ids, self.images, self.targets, self.features)))
+
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            move(self.ids, device), move(self.images, device), move(self.targets, device), move(self.features, device)
-        )
+        """On `device`; out of pinned memory the call does not wait for the copy."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """In memory that a GPU reads by itself; what `DataLoader(pin_memory=True)` calls."""
+        return self.mapped(lambda tensor: tensor.pin_memory())
 
 
 def without_gradients(method: Callable[..., Any]) -> Callable[..., Any]:

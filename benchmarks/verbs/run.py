@@ -34,7 +34,9 @@ def run(
     precision: Annotated[str, typer.Option(help="no or bf16; default: bf16 on a GPU.")] = "",
     batch: Annotated[int, typer.Option(min=1, help="Images decoded at once in evaluation.")] = 64,
     token_budget: Annotated[int | None, typer.Option(min=1, help="Tokens of a forward pass in evaluation.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode; default: none on a CPU, up to 8 for a GPU.")
+    ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to OUT/tensorboard.")] = False,
@@ -70,6 +72,8 @@ def run(
 
     here = executor is Where.local
     places = local.places(jobs or 1, device, share_gpus) if here else [{}]
+    if here and (jobs or 1) > 1:
+        os.environ["FLEXIVIT_JOBS"] = str(jobs)  # helpers inherit it
     os.environ.update(places[0])
     from benchmarks.runner import RunOptions
     from benchmarks.suite import load_suite
