@@ -4,6 +4,8 @@ import io
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 from PIL import Image
@@ -22,10 +24,14 @@ def photo(height: int = 61, width: int = 83, mode: str = "RGB", seed: int = 0) -
     return Image.fromarray(noisy).convert(mode)
 
 
-def jpeg(image: Image.Image, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     sink = io.BytesIO()
-    image.save(sink, "JPEG", **options)
+    image.save(sink, kind, **options)
     return sink.getvalue()
+
+
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    return encoded(image, "JPEG", **options)
 
 
 def by_pillow(content: bytes) -> np.ndarray:
@@ -77,13 +83,11 @@ def test_pixels_are_pillow_s(kind: str, size: tuple[int, int], decoded) -> None:
 
 
 def test_other_formats_and_several_frames_are_pillow_s_own(decoded) -> None:
-    sink = io.BytesIO()
-    photo().save(sink, "MPO", save_all=True, append_images=[photo(seed=1)])
-    assert np.array_equal(read_rgb(sink.getvalue()), by_pillow(sink.getvalue()))
+    contents = [encoded(photo(), "MPO", save_all=True, append_images=[photo(seed=1)])]
     for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB")):
-        sink = io.BytesIO()
-        photo(mode=mode).save(sink, kind)
-        assert np.array_equal(read_rgb(sink.getvalue()), by_pillow(sink.getvalue()))
+        contents.append(encoded(photo(mode=mode), kind))
+    for content in contents:
+        assert np.array_equal(read_rgb(content), by_pillow(content))
     assert not decoded
 
 
@@ -130,3 +134,18 @@ def test_a_size_that_was_not_checked_is_not_decoded(monkeypatch, decoded) -> Non
     content = jpeg(photo())
     monkeypatch.setattr(simplejpeg, "decode_jpeg_header", lambda content: (60_000, 60_000, "YCbCr", "420"))
     assert np.array_equal(read_rgb(content), by_pillow(content)) and not decoded
+
+
+def test_the_comparison_tells_exact_decoders_from_others(tmp_path) -> None:
+    from benchmarks.speed import decoding
+
+    files, found = decoding.drawn(2), decoding.decoders()
+    assert {Image.open(io.BytesIO(f)).size for f in files} == {(500, 375)} and "simplejpeg, bare" in found
+    for name, decoder in found.items():
+        largest, mean = decoding.difference(decoder, files)
+        assert (largest > 0) == (mean > 0) == (("draft" in name) or ("inexact" in name)), name
+    rows = decoding.compare_decoders(files, 1).strip().splitlines()
+    assert len(rows) == 2 + len(found) + 1 and "| `read_rgb` |" in rows[2] and "| 1.00 | 0 | 0.000 |" in rows[2]
+    pack = pa.table({"image": [encoded(photo(seed=i), "WEBP") for i in range(3)]})
+    pq.write_table(pack, tmp_path / "pack.parquet")
+    assert [read_picture(f).format for f in decoding.packed(tmp_path / "pack.parquet", 2)] == ["JPEG"] * 2

@@ -1,0 +1,242 @@
+"""Pictures a second of JPEG decoders, of the input side around them, and of the model that is fed, one thread each.
+
+Run: `python -m benchmarks.speed.decoding [--data PACK.parquet] [--b]`; prints tables in markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, features
+
+from backbones import build_backbone
+from backbones.grids import NANO_GRIDS, PAPER_GRIDS
+from benchmarks.speed.throughput import take_turns
+from benchmarks.sweep import eval_batches, sweep
+from tasks import build_task
+from tasks.classification.preprocess import evaluation_view, larger_side
+from tasks.classification.readers import decode
+from tasks.formats import read_columns
+from tasks.pictures import check_picture, read_picture, read_rgb
+from tasks.task import Batch
+
+CPU = torch.device("cpu")
+HEIGHT, WIDTH, QUALITY = 375, 500, 90
+BATCH = 32
+NANO_SIDE = 120
+Decoder = Callable[[bytes], np.ndarray]
+
+
+def drawn(count: int) -> list[bytes]:
+    """JPEG files of 375x500 px: colours that change smoothly at three scales, under noise."""
+    rng, files = np.random.default_rng(0), []
+    for _ in range(count):
+        pixels = rng.normal(0, 6, (HEIGHT, WIDTH, 3))
+        for scale in (4, 16, 64):
+            small = Image.fromarray(rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), np.uint8))
+            pixels += np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), float) * scale / 84
+        files.append(as_jpeg(Image.fromarray(pixels.clip(0, 255).astype(np.uint8))))
+    return files
+
+
+def packed(path: Path, count: int) -> list[bytes]:
+    """Pictures of a parquet pack as JPEG files of their own size, whatever the pack holds."""
+    column = read_columns([path], ("image",))["image"]
+    return [as_jpeg(read_picture(column[i].as_py()).convert("RGB")) for i in range(min(count, len(column)))]
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, "JPEG", quality=QUALITY)
+    return sink.getvalue()
+
+
+def bare_pillow(content: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.array(image.convert("RGB"))
+
+
+def checked_pillow(content: bytes) -> np.ndarray:
+    """What `read_rgb` does where simplejpeg is not installed."""
+    return np.array(read_picture(content))
+
+
+def reduced_pillow(content: bytes, side: int) -> np.ndarray:
+    """Decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that leaves the shorter side `side` px."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft("RGB", (side, side))
+        return np.array(image.convert("RGB"))
+
+
+def of_torchvision(content: bytes) -> np.ndarray:
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    return decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+
+
+def decoders() -> dict[str, Decoder]:
+    """By name, all giving uint8 [h, w, 3]; simplejpeg where it is installed."""
+    found: dict[str, Decoder] = {
+        "`read_rgb`": read_rgb, "Pillow, our checks": checked_pillow, "Pillow, bare": bare_pillow,
+        f"Pillow, `draft` to {larger_side(NANO_SIDE)} px": partial(reduced_pillow, side=larger_side(NANO_SIDE)),
+        "torchvision, bare": of_torchvision,
+    }  # fmt: skip
+    try:
+        import simplejpeg
+    except ImportError:
+        print("simplejpeg is not installed: left out, and `read_rgb` is Pillow")
+    else:
+        found["simplejpeg, bare"] = partial(simplejpeg.decode_jpeg, colorspace="RGB")
+        found["simplejpeg, quick and inexact"] = partial(
+            simplejpeg.decode_jpeg, colorspace="RGB", fastdct=True, fastupsample=True
+        )  # fmt: skip
+    return found
+
+
+def difference(decoder: Decoder, files: Sequence[bytes]) -> tuple[int, float]:
+    """Largest and mean |difference| from Pillow in units of a byte; where sizes differ, of what nano would see."""
+    largest, total = 0, []
+    for content in files:
+        pair = [torch.from_numpy(d(content)).permute(2, 0, 1) for d in (decoder, bare_pillow)]
+        if pair[0].shape != pair[1].shape:
+            pair = [evaluation_view(p, NANO_SIDE, "big_vision") for p in pair]
+        apart = (pair[0].int() - pair[1].int()).abs()
+        largest, total = max(largest, int(apart.max())), [*total, float(apart.float().mean())]
+    return largest, statistics.mean(total)
+
+
+def each(work: Callable[[object], object], inputs: Sequence[object]) -> Callable[[], None]:
+    def all_of_them() -> None:
+        for one in inputs:
+            work(one)
+
+    return all_of_them
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+def compare_decoders(files: Sequence[bytes], turns: int) -> str:
+    """A row for each decoder, one for the checks alone; ratios are medians of the turns' ratios."""
+    found = decoders()
+    calls = {name: each(decoder, files) for name, decoder in found.items()}
+    times = take_turns({**calls, "our checks alone": each(check_picture, files)}, turns, CPU)
+    ours, rows = times["`read_rgb`"], []
+    for name, taken in times.items():
+        rate = len(files) / statistics.median(taken)
+        ratio = statistics.median(a / b for a, b in zip(ours, taken, strict=True))
+        if name in found:
+            largest, mean = difference(found[name], files)
+            rows.append([name, f"{rate:.0f}", f"{ratio:.2f}", str(largest), f"{mean:.3f}"])
+        else:
+            rows.append([f"{name}: {1 / ratio:.1%} of `read_rgb`", f"{rate:.0f}", "", "", ""])
+    return table(["decoder", "pictures/s", "speed over `read_rgb`", "largest difference", "mean"], rows)
+
+
+def steps_of_the_way(files: Sequence[bytes], turns: int) -> str:
+    """Milliseconds of each step from a file to a model's input, and of the model under all grids of its sweep."""
+    pixels = [decode(content) for content in files]
+    calls = {"`read_rgb`": each(read_rgb, files), "`read_rgb`, channels first": each(decode, files)}
+    for side in (NANO_SIDE, 240):
+        for style in ("big_vision", "torchvision"):
+            view = partial(evaluation_view, side=side, style=style)
+            calls[f"evaluation view, {side} px, {style}"] = each(view, pixels)
+    times = take_turns(calls, turns, CPU)
+    rows = [[name, f"{1e3 * statistics.median(taken) / len(files):.2f}"] for name, taken in times.items()]
+    return table(["step", "ms a picture"], rows)
+
+
+def model_seconds(name: str, grids: Sequence[int], batch: int, turns: int) -> float:
+    """Seconds a picture that a sweep of `grids` computes: normalised once, then every grid."""
+    encoder = build_backbone(name, pretrained=False).eval()
+    images = torch.randint(0, 256, (batch, 3, *encoder.image_size), dtype=torch.uint8)
+
+    @torch.no_grad()
+    def look() -> None:
+        seen = encoder.normalise(images)
+        for grid in grids:
+            encoder(seen, grid)
+
+    return statistics.median(take_turns({name: look}, turns, CPU)[name]) / batch
+
+
+def loading(files: Sequence[bytes], turns: int) -> str:
+    """Wall-clock pictures a second out of a DataLoader, alone and with a nano model looking at all its grids."""
+    counts = (0, 1, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        for split in ("train", "test"):
+            (Path(folder) / "set" / split / "a").mkdir(parents=True)
+            for i, content in enumerate(files):
+                (Path(folder) / "set" / split / "a" / f"{i:05d}.jpg").write_bytes(content)
+        task = build_task("classification", folder, {"data": "set/", "image_size": NANO_SIDE})
+        model = task.model(build_backbone("flexivit_nano", pretrained=False))
+        times: dict[tuple[str, int], list[float]] = {(what, n): [] for what in ("load", "sweep") for n in counts}
+        for _ in range(turns):
+            for workers in counts:
+                begin = time.perf_counter()
+                seen = sum(len(found) for found in eval_batches(task, "test", BATCH, workers) if type(found) is Batch)
+                times["load", workers].append((time.perf_counter() - begin) / seen)
+                begin = time.perf_counter()
+                result = sweep(task, model, task.views(NANO_GRIDS), "test", batch=BATCH, workers=workers)
+                times["sweep", workers].append((time.perf_counter() - begin) / result.images)
+    rows = [
+        [str(n), *(f"{1 / statistics.median(times[what, n]):.0f}" for what in ("load", "sweep"))] for n in counts
+    ]  # fmt: skip
+    return table(["workers", "DataLoader alone, pictures/s", "nano under all its grids, pictures/s"], rows)
+
+
+def machine() -> Mapping[str, object]:
+    """What the numbers hold for."""
+    import PIL
+    import torchvision
+
+    return {
+        "cpus": len(os.sched_getaffinity(0)), "machine": platform.machine(), "torch": torch.__version__,
+        "torchvision": torchvision.__version__, "Pillow": PIL.__version__,
+        "Pillow's libjpeg-turbo": features.version("libjpeg_turbo"), "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.decoding", description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="a parquet pack with a column `image`, compared as well")
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--b", action="store_true", help="time a B model too: a picture under all grids, some minutes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # processor time then leaves out what other programs take
+    print(", ".join(f"{k} {v}" for k, v in machine().items()))
+    files = drawn(options.images)
+    size = statistics.mean(map(len, files)) / 1024
+    print(f"\n{len(files)} drawn pictures of {WIDTH}x{HEIGHT} px, {size:.0f} KiB on average\n")
+    print(compare_decoders(files, options.turns))
+    if options.data:
+        real = packed(options.data, 4 * options.images)
+        pixels = statistics.mean(np.prod(check_picture(content)) for content in real)
+        print(f"{len(real)} pictures of {options.data.name} as JPEG, {pixels:.0f} px on average\n")
+        print(compare_decoders(real, options.turns))
+    print(steps_of_the_way(files, options.turns))
+    nano = model_seconds("flexivit_nano", NANO_GRIDS, BATCH, options.turns)
+    print(f"flexivit_nano, all {len(NANO_GRIDS)} grids, batch {BATCH}: {1e3 * nano:.1f} ms a picture")
+    if options.b:
+        one = model_seconds("flexivit_b_i21k_300ep", PAPER_GRIDS, 1, 2)
+        print(f"flexivit_b_i21k_300ep, all {len(PAPER_GRIDS)} grids, one picture: {one:.1f} s")
+    print(f"\n{loading(files * 4, max(3, options.turns // 5))}")
+
+
+if __name__ == "__main__":
+    main()
