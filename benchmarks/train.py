@@ -26,7 +26,7 @@ from benchmarks.skipping import may_skip
 from benchmarks.store import Store, key_of, write_atomically
 from benchmarks.suite import Cell
 from benchmarks.sweep import SweepResult, eval_batches, sweep
-from tasks.frozen import Frozen
+from tasks.frozen import Frozen, keep_in_bfloat16
 from tasks.task import Recipe, Task, TaskError, View
 
 SAY_EVERY = 10.0  # seconds between lines of progress
@@ -142,7 +142,10 @@ class Trainer:
         torch.manual_seed(seed_of("backbone", cell.seed))  # of weights that are not loaded
         encoder = build_backbone(cell.backbone, **more, **cell.backbone_options)
         torch.manual_seed(seed_of("head", cell.seed))
-        return task.model(encoder).to(self.accelerator.device)
+        model = task.model(encoder).to(self.accelerator.device)
+        if self.accelerator.mixed_precision == "bf16":
+            keep_in_bfloat16(model)
+        return model
 
     def _choice(self, cell: Cell, task: Task, model: nn.Module, key: str) -> dict[str, Any]:
         """View options that win on minival at the training grid (which probe, say); none where nothing is to choose."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,8 @@ class Upstream(LabelledTask):
             )
         model = supervised(backbone, outputs, 0.0)
         initialise_from_teacher(backbone, teacher)
-        return UpstreamModel(model.backbone, teacher)
+        # a copy: the runner may keep the frozen one in fewer bits, and other students start from this one
+        return UpstreamModel(model.backbone, copy.deepcopy(teacher))
 
     def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Mixup after normalisation, one share for the batch: of pictures, and of labels or the teacher's pictures."""
