@@ -21,6 +21,7 @@ from backbones.grids import Grid, GridSchedule
 from benchmarks.ahead import ahead
 from benchmarks.memory import free_memory, is_out_of_memory
 from benchmarks.optimise import Averaged, build_optimizer, check_recipe, clip_gradients, set_learning_rate
+from benchmarks.processes import in_step
 from benchmarks.randomness import generator, seed_of, training_indices
 from benchmarks.skipping import CollateRead, Skipped, Skipping
 from benchmarks.store import key_of, write_atomically
@@ -166,7 +167,8 @@ def finetune(
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with _interrupts() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
-        for step, batch in ahead(_steps(loader, first, skipped, features, grids), accelerator.device):
+        steps = ahead(_steps(loader, first, skipped, features, grids), accelerator.device)
+        for step, batch in in_step(steps, accelerator.device):
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
@@ -247,14 +249,18 @@ def _within_memory(
 ) -> tuple[dict[str, float], Recipe]:
     """`_gradients`, and the recipe with as many micro-batches as memory wants.
 
-    Raises: the device's own error where a single image does not fit, the loss may not be cut, or other processes wait.
+    Raises: the device's own error where a single image does not fit or the loss may not be cut. SystemExit in a group:
+    the others wait in an exchange of gradients, and the launcher ends them when this process is gone.
     """
-    fixed = recipe.coupled or recipe.clip_per_example or batch.features is not None or accelerator.num_processes > 1
+    fixed = recipe.coupled or recipe.clip_per_example or batch.features is not None
     while True:
         try:
             return _gradients(step_module, batch, grid, recipe, accelerator, parameters), recipe
         except RuntimeError as error:
             size = -(-len(batch) // recipe.accumulate)
+            if is_out_of_memory(error) and accelerator.num_processes > 1:
+                here = f"process {accelerator.process_index}: out of memory at grid {grid[0]}x{grid[1]}"
+                raise SystemExit(f"error: {here} with {size} images; --set recipe.accumulate higher") from error
             if not is_out_of_memory(error) or fixed or size <= 1:
                 raise
         for parameter in parameters:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
 
 from tasks.meters import gathered
 from tasks.task import TaskError
+
+Item = TypeVar("Item")
+END = object()
 
 
 @contextlib.contextmanager
@@ -28,3 +34,33 @@ def failing_together() -> Iterator[None]:
     for rank, text in enumerate(errors):
         if text is not None:
             raise TaskError(f"process {rank}: {text}")
+
+
+def in_step(found: Iterator[Item], device: torch.device | str) -> Iterator[Item]:
+    """Items of `found`, as many in every process; where one cannot have its next, all stop before any computes with it.
+
+    A training step exchanges gradients inside of `backward`, where a process that is left alone waits for ever.
+
+    Raises: the process's own error, or a TaskError with that of another.
+
+    Example: `for batch in in_step(iter(loader), "cuda"): train(batch)`
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        yield from found
+        return
+    while True:
+        own: Exception | None = None
+        item: object = END
+        try:
+            item = next(found, END)
+        except Exception as error:
+            own = error
+        failed = torch.tensor(int(own is not None), device=device)  # the texts travel only when there are some
+        torch.distributed.all_reduce(failed)
+        if failed:
+            with failing_together():
+                if own is not None:
+                    raise own
+        if item is END:
+            return
+        yield item  # type: ignore[misc]
