@@ -132,9 +132,10 @@ def test_a_trained_backbone_is_handed_on_with_its_classifier(place) -> None:
     assert mine.base_kernel.shape[-1] == 15 and model.backbone.head.bias.ne(-10).any()
     tuned = typed(*words, str(place / "tuned.safetensors"), *more, "--task", "detection", "--half")
     assert tuned.exit_code == 0 and build_backbone(str(place / "tuned.safetensors")).embed_dim == 128
+    other = ("--backbone", "vit_*")
     for wrong, message in (
         ((str(place / "mine.pt"), *more), "does not end in .safetensors"),
-        ((str(place / "a.safetensors"), *more, "--backbone", "vit_*"), "task=upstream data=scenes backbone=flexivit_nano_scratch"),
+        ((str(place / "a.safetensors"), *more, *other), "task=upstream data=scenes backbone=flexivit_nano_scratch"),
     ):
         assert message in str(typed(*words, *wrong).exception)
     assert not list(place.glob("*.tried.*")) and not (place / "a.safetensors").exists()
