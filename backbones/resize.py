@@ -28,15 +28,22 @@ def interpolation_matrix(old: int, new: int, filter: str = "bilinear") -> Tensor
     return _resize_plain(basis, (new, 4), filter)[:, 0, :, 0].T.contiguous()
 
 
-@functools.lru_cache(maxsize=1024)
-def pseudo_inverse(old: int, new: int, filter: str = "bilinear") -> Tensor:
-    """`pinv(B^T)` of one axis, float64 `[new, old]`.
+@torch.compiler.assume_constant_result  # a compiled step holds it, and does not invert anew in each call
+def pseudo_inverse(
+    old: int, new: int, filter: str = "bilinear", dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> Tensor:
+    """`pinv(B^T)` of one axis, `[new, old]`, computed in float64; kept where it was needed, so that it travels once.
 
     The two-dimensional resize is a Kronecker product of its axes and so is its pseudo-inverse; working by axis is exact
     also where one axis grows and the other shrinks, a case in which the official float32 SVD breaks down.
     """
+    return _pseudo_inverse(old, new, filter, dtype, torch.device(device))
+
+
+@functools.lru_cache(maxsize=1024)
+def _pseudo_inverse(old: int, new: int, filter: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return torch.linalg.pinv(interpolation_matrix(old, new, filter).T)
+        return torch.linalg.pinv(interpolation_matrix(old, new, filter).T).to(device, dtype)
 
 
 def resize_patch_kernel(kernel: Tensor, patch: Size, method: str = "pi", filter: str = "bilinear") -> Tensor:
@@ -67,8 +74,8 @@ def resize_patch_kernel(kernel: Tensor, patch: Size, method: str = "pi", filter:
     with torch.autocast(kernel.device.type, enabled=False):
         work = kernel if kernel.dtype == torch.float64 else kernel.float()
         if method == "pi":
-            vertical = pseudo_inverse(old[0], size[0], filter).to(work)
-            horizontal = pseudo_inverse(old[1], size[1], filter).to(work)
+            vertical = pseudo_inverse(old[0], size[0], filter, work.dtype, work.device)
+            horizontal = pseudo_inverse(old[1], size[1], filter, work.dtype, work.device)
             resized = vertical @ work @ horizontal.T
         else:
             resized = _resize_plain(work, size, filter)

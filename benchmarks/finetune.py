@@ -149,7 +149,7 @@ def finetune(
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
-        step_module = torch.compile(step_module, dynamic=True)
+        step_module = torch.compile(step_module, dynamic=False)  # a grid is a number that shapes are made of
     batches = StepBatches(seed, training.steps, recipe.steps, recipe.batch, len(dataset), rank, world)
     drawn: Dataset = Drawn(dataset, seed, blind=features is not None)
     loader = DataLoader(
@@ -231,7 +231,7 @@ def _steps(
 
 
 def _traced(schedule: GridSchedule) -> contextlib.AbstractContextManager[None]:
-    """Let torch.compile trace each grid anew: however dynamic, it does so for some, and past its limit runs eagerly."""
+    """Let torch.compile trace each grid anew; past its limit it would run eagerly without a word."""
     from torch._dynamo import config
 
     return config.patch(recompile_limit=max(config.recompile_limit, len(set(schedule.grids)) + RECOMPILE_MARGIN))

@@ -170,11 +170,11 @@ def test_epochs_are_whole_and_differ() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_training_never_falls_back_to_eager(monkeypatch) -> None:
+def test_compiled_training_never_falls_back_to_eager() -> None:
     """More grids than torch would trace by itself; past its limit torch is told here to fail instead of going on."""
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module, **how: compile(module, backend="eager", **how))
-    torch._dynamo.reset()
+    recipe = dataclasses.replace(RECIPE, drop_path=0.0)  # a compiler draws other random numbers
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
-        eager, compiled = (train(schedule=parse_schedule("random:1,2,3,4"), compile=on)[1] for on in (False, True))
-    assert compiled.losses == pytest.approx(eager.losses, rel=1e-4)
+        eager, compiled = (
+            train(recipe, parse_schedule("random:1,2,4"), compile=on)[1].losses for on in (False, True)
+        )
+    assert compiled == pytest.approx(eager, rel=1e-4)

@@ -209,3 +209,19 @@ def test_bad_input_is_one_line(tiny, images, grid, message) -> None:
     with pytest.raises(ValueError, match=message) as error:
         tiny(images, grid)
     assert "\n" not in str(error.value)
+
+
+def test_a_compiled_step_is_one_graph_and_inverts_nothing() -> None:
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = build_backbone("flexivit_nano").train()
+    images = torch.rand(1, 3, 120, 120)
+    compiled = torch.compile(lambda x, grid: model(x, grid).pooled, backend=backend, fullgraph=True, dynamic=False)
+    for grid in (4, 6):
+        assert torch.equal(compiled(images, grid), model(images, grid).pooled)
+    names = [str(node.target) for graph in graphs for node in graph.graph.nodes]
+    assert len(graphs) == 2 and any("conv2d" in n for n in names) and not any("pinv" in n for n in names)

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from backbones.features import Normalisation
 from backbones.flexible import FlexiBackbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
-from backbones.resize import interpolation_matrix, pseudo_inverse, resize_patch_kernel
+from backbones.resize import _pseudo_inverse, interpolation_matrix, resize_patch_kernel
 
 
 def fastest_ms(*calls: Callable[[], object], repeats: int) -> list[float]:
@@ -48,7 +48,7 @@ def kernels() -> list[str]:
             resize_patch_kernel(kernel, patch)
 
     def ours_cold() -> None:
-        pseudo_inverse.cache_clear()
+        _pseudo_inverse.cache_clear()
         interpolation_matrix.cache_clear()
         ours()
 
