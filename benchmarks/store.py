@@ -147,7 +147,7 @@ class Store:
     def locked(self, name: str) -> Iterator[None]:
         """Hold a lock, waiting for it. The system frees it when the process dies, however it dies."""
         with self._lock_file(name) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._flock(file, fcntl.LOCK_EX)
             yield
 
     @contextlib.contextmanager
@@ -155,11 +155,20 @@ class Store:
         """Try to hold a lock: True where it is ours until the block ends, False where another runner has it."""
         with self._lock_file(name) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
             yield True
+
+    def _flock(self, file: Any, how: int) -> None:
+        try:
+            fcntl.flock(file, how)
+        except BlockingIOError:
+            raise
+        except OSError as error:  # Lustre without the mount option, some network disks
+            why = f"the file system of {self.folder} has no flock ({error.strerror})"
+            raise StoreError(f"{why}; choose another --out, or have it mounted with flock") from error
 
     def _lock_file(self, name: str) -> Any:
         folder = self.folder / "locks"

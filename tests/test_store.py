@@ -1,5 +1,6 @@
 """Rows are whole or absent, whatever kills their writer."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -95,6 +96,17 @@ def test_a_claim_is_one_runners_and_dies_with_it(tmp_path) -> None:
     os.waitpid(child, 0)
     with store.claim("cell") as ours:
         assert ours
+
+
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch) -> None:
+    def flock(file, how) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("benchmarks.store.fcntl.flock", flock)
+    with pytest.raises(ValueError, match="has no flock .No locks available.; choose another --out"):
+        Store(tmp_path).append([row("a")])
+    with pytest.raises(ValueError, match="has no flock"), Store(tmp_path).claim("cell"):
+        pass
 
 
 def test_samples_come_back(tmp_path) -> None:
