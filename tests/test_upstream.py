@@ -20,6 +20,7 @@ from backbones.grids import PAPER_GRIDS, GridSchedule
 from backbones.resize import resize_patch_kernel
 from backbones.zoo.files import HALF
 from benchmarks.optimise import build_optimizer, clip_gradients, set_learning_rate
+from benchmarks.suite import load_suite
 from tasks import build_task
 from tasks.classification.preprocess import resize_bilinear
 from tasks.classification.readers import Labelled
@@ -107,6 +108,14 @@ def test_presets_are_the_official_constants() -> None:
     assert abs(preset("i1k_deit3_distill").recipe(300).steps - small.steps * 300 / 90) < 3
     with pytest.raises(TaskError, match="nearest: i1k_deit3_distill"):
         preset("deit3_distill")
+
+
+@pytest.mark.parametrize("scale", ["paper", "mini"])
+def test_suites_store_kernels_of_the_presets_patch(scale) -> None:
+    """That of the finest grid, or of the teacher: a student of another starts as a lossy copy."""
+    for cell in load_suite(f"{scale}/upstream", ".").cells:
+        expected = preset(cell.options["preset"]).base_patch if scale == "paper" else 8  # 120 px at grid 15
+        assert cell.backbone_options["patch"] == expected
 
 
 def of_shape(teacher: FlexiBackbone, positions: int) -> FlexiBackbone:
@@ -251,15 +260,15 @@ def test_teacher_is_neither_trained_nor_kept() -> None:
     if not (folder := os.environ.get("FLEXIVIT_DATA")):
         pytest.skip("FLEXIVIT_DATA is not set: no real pictures at hand")
     task = build_task("upstream", folder, {"data": "tinyimagenet100", "teacher": "vit_nano_g15"})
-    model = task.model(build_backbone("flexivit_nano_scratch", patch=15))
+    model = task.model(build_backbone("flexivit_nano_scratch", patch=8))
     assert not any("teacher" in name for name in (*model.state_dict(), *dict(model.named_parameters())))
     dataset, rng = task.dataset("train"), torch.Generator().manual_seed(0)
     batch = task.augment(model, task.collate([(i, *dataset.sample(i, rng)) for i in range(4)]), rng)
     task.loss(model, batch, (5, 5))["loss"].backward()
     assert model.backbone.base_kernel.grad is not None
     assert all(p.grad is None for p in task.teacher.parameters())
-    # the start is the teacher: at its own grid the same answers, up to the fewer positions
-    evaluated = task.collate([(i, *task.dataset("val")[i]) for i in range(4)])
+    # the start is the teacher: at its own grid its answers, up to the fewer positions
+    evaluated = task.collate([(i, *task.dataset("val")[i]) for i in range(16)])
     prepared = task.prepare(model, "val")
     near, far = (task.predict(model, evaluated, v, prepared)["kl"].mean() for v in task.views([15, 4]))
-    assert 0 <= near < far and len(prepared["answers"]) == 1
+    assert 0 <= near < far / 20 and len(prepared["answers"]) == 1
