@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.rates import FILE as RATES
 from benchmarks.verbs.bench import bench
 from benchmarks.verbs.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.verbs.run import run
@@ -99,7 +100,8 @@ def plan(
     data_root: DataRoot = Path("data"),
     settings: Set = None,
     only: Only = None,
-    device: Device = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or the name of a device in the table of rates.")] = "cpu",
+    rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
     as_json: AsJson = False,
 ) -> None:
     """Every cell: done, to do, or blocked and by what; its cost. Starts nothing.
@@ -112,7 +114,7 @@ def plan(
 
     found = load_suite(suite, data_root, settings or [], listed(only))
     store = Store(folder_of(suite, out))
-    cells = planned(found, store, data_root, device)
+    cells = planned(found, store, data_root, device, rates=rates)
     if as_json:
         print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
         return
@@ -123,7 +125,9 @@ def plan(
         print(f"missing: {text}")
     counts = {s: sum(c.state == s for c in cells) for s in ("done", "to do", "blocked")}
     total = sum(c.hours or 0 for c in cells)
-    print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}")
+    kinds = {c.rate for c in cells if c.rate}
+    how = "; an assumed speed, nothing was measured there (bench --rates)" if "assumed" in kinds else ""
+    print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}{how}")
 
 
 @app.command()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from backbones import backbone_spec, build_backbone
 from backbones.grids import Grid, parse_schedule
 from backbones.shape import VitShape
+from benchmarks.rates import SPEED, Rate, device_key, nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
-SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16
 
 
 def macs(encoder: nn.Module, grid: Grid) -> int:
@@ -74,16 +74,28 @@ def macs_of(name: str, options: Mapping[str, Any], grid: Grid, side: int) -> int
     return macs(encoder, grid)
 
 
-def estimate(cell: Any, steps: int, batch: int, images: int | None, side: int, device: str, rows: list[Any]) -> dict:
-    """`{"macs", "hours"}` of a cell; None where unknown. The device's rate is that of rows of this folder, if any."""
-    grids = parse_schedule(cell.train).grids if cell.train else ()
-    needed = {
-        g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *(v.grid for v in cell.views)}
-    }
+def estimate(
+    cell: Any, steps: int, batch: int, images: int | None, side: int, device: str, rows: list[Any], rates: list[Rate]
+) -> dict[str, Any]:
+    """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
+
+    `rows`: measured in this folder; else `measured`: the nearest model and grid that `bench --rates` saw on the device,
+    training and evaluation each by their own; else `assumed`. Heads, text towers, teachers and decoding are left out.
+    """
+    grids = parse_schedule(cell.train).grids if cell.train and steps else ()
+    views = [v.grid for v in cell.views]
+    needed = {g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *views}}
     if any(v is None for v in needed.values()):
-        return {"macs": None, "hours": None}
-    trained = FORWARD_AND_BACKWARD * steps * batch * (sum(needed[g] for g in grids) / len(grids) if grids else 0)
-    evaluated = (images or 0) * sum(needed[v.grid] for v in cell.views)
-    rates = [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]
-    rate = statistics.median(rates) if rates else SPEED.get(device, SPEED["cpu"])
-    return {"macs": int(trained + evaluated), "hours": round((trained + evaluated) / rate / 3600, 4)}
+        return {"macs": None, "hours": None, "rate": None}
+    trained = {g: FORWARD_AND_BACKWARD * needed[g] * steps * batch / len(grids) for g in grids}
+    evaluated = [(g, needed[g] * (images or 0)) for g in views]
+    total = sum(trained.values()) + sum(count for _, count in evaluated)
+    seconds, source = total / SPEED.get(device, SPEED["cpu"]), "assumed"
+    shape = backbone_spec(cell.backbone).shape
+    found = {g: nearest(rates, device_key(device), shape, g) for g in needed} if shape and rates else {}
+    if own := [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]:
+        seconds, source = total / statistics.median(own), "rows"
+    elif found and all(found.values()) and all(found[g].training for g in grids):
+        seconds = sum(count / found[g].training for g, count in trained.items())
+        seconds, source = seconds + sum(count / found[g].forward for g, count in evaluated), "measured"
+    return {"macs": int(total), "hours": round(seconds / 3600, 4), "rate": source}

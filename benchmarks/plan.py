@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cost import estimate
+from benchmarks.rates import FILE, read_rates
 from benchmarks.store import Row, Store, key_of
 from benchmarks.suite import Cell, Suite
 from tasks import build_task
@@ -25,6 +26,7 @@ class Planned:
     rows_done: list[str]
     macs: int | None = None
     hours: float | None = None
+    rate: str | None = None  # where the speed is from, see `estimate`
 
     def as_json(self) -> dict[str, Any]:
         cell = self.cell
@@ -32,7 +34,7 @@ class Planned:
             "suite": cell.suite, "task": cell.task, "options": dict(cell.options), "backbone": cell.backbone,
             "train_grid": cell.train, "eval_grids": [grid_text(v) for v in cell.views], "seed": cell.seed,
             "splits": list(cell.splits), "state": self.state, "missing": self.missing, "rows_done": self.rows_done,
-            "macs": self.macs, "hours": self.hours,
+            "macs": self.macs, "hours": self.hours, "rate": self.rate,
         }  # fmt: skip
 
 
@@ -101,12 +103,14 @@ def found_rows(cell: Cell, task: Task, rows: list[Row]) -> dict[tuple[str, str],
     return {(r["split"], r["view_key"]): r for r in whole if r.get("cell_key") == own}
 
 
-def plan(suite: Suite, store: Store, data_root: str | Path, device: str = "cpu", costs: bool = True) -> list[Planned]:
-    """Every cell of a suite. Opens no weights, decodes no pictures.
+def plan(
+    suite: Suite, store: Store, data_root: str | Path, device: str = "cpu", costs: bool = True, rates: Path = FILE
+) -> list[Planned]:
+    """Every cell of a suite. Opens no weights, decodes no pictures. `rates`: speeds that `bench` has measured.
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
     """
-    rows, planned, missing = store.rows(), [], {}
+    rows, planned, missing, known_rates = store.rows(), [], {}, read_rates(rates)
     for cell in suite.cells:
         task = cell_task(cell, data_root)
         known = found_rows(cell, task, rows)
@@ -121,8 +125,8 @@ def plan(suite: Suite, store: Store, data_root: str | Path, device: str = "cpu",
             images = sum(task.card.splits.get(s) or 0 for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
-            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, rows)
-            entry.macs, entry.hours = cost["macs"], cost["hours"]
+            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, rows, known_rates)
+            entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
     return planned
 

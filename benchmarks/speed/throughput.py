@@ -85,6 +85,26 @@ def _peak_bytes(call: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+def kernels(call: Callable[[], object], device: torch.device, most: int = 5) -> str:
+    """What ran in a call, by share of its time: GPU kernels by name, on a CPU torch's operators.
+
+    Example: `kernels(lambda: model(images), torch.device("cpu"))` names the attention that was chosen
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CUDA] if gpu else [ProfilerActivity.CPU]
+    with profile(activities=activities) as seen:
+        call()
+        if gpu:
+            torch.cuda.synchronize()
+    taken = {e.key: e.self_device_time_total if gpu else e.self_cpu_time_total for e in seen.key_averages()}
+    total = sum(taken.values()) or 1
+    first = sorted(taken, key=lambda name: -taken[name])[:most]
+    attention = [n for n in taken if "attention" in n and taken[n] and n not in first]
+    return ", ".join(f"{name} {taken[name] / total:.0%}" for name in [*first, *attention[:1]])
+
+
 @torch.no_grad()
 def measure(
     encoder: FlexiBackbone,
@@ -119,6 +139,7 @@ def measure(
         first = {c.name: lambda c=c: c.call(images[:1]) for c in contenders[:2]}
         latency = take_turns(first, turns, where)
         peak = _peak_bytes(calls["ours"]) if gpu else None
+        notes.append(f"grid {grid[0]}, what ran in ours by time: {kernels(calls['ours'], where)}")
     middle = {name: statistics.median(taken) for name, taken in times.items()}
     multiply_adds = macs(encoder, grid)
     row: dict[str, Any] = {

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.rates import Rate, device_key, keep_rates
+
 
 def bench(
     backbones: Annotated[str, typer.Argument(help="Names, separated by commas.")] = "flexivit_nano",
@@ -24,6 +26,7 @@ def bench(
     pretrained: Annotated[bool, typer.Option(help="Open the weights; speed does not need them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+    rates: Annotated[Path | None, typer.Option(help="JSON table to add the speeds to, which `plan` reads.")] = None,
 ) -> None:
     """Speed at grids beside timm and transformers.  Example: run_all.py bench flexivit_nano --training"""
     import torch
@@ -49,6 +52,8 @@ def bench(
             notes += [n for n in new if n not in notes]
             print(f"  {name}, grid {grid}: {row['ratio']:.2f} of timm's speed", file=sys.stderr, flush=True)
         found.append({"backbone": name, "batch": batch, "device": device, "grids": rows, "notes": notes})
+    if rates:
+        keep_rates(rates, [rate for f in found for rate in _rates(f, encoders[f["backbone"]], origin)])
     text = "\n\n".join(
         [origin]
         + [
@@ -60,6 +65,23 @@ def bench(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(f"# Speed at each grid\n\n{text}\n")
     print(json.dumps(found, indent=1) if as_json else text)
+
+
+def _rates(found: dict[str, Any], encoder: Any, origin: str) -> list[Rate]:
+    """What was measured of one backbone as a plan needs it."""
+    from benchmarks.cost import FORWARD_AND_BACKWARD
+
+    made = " ".join(origin.split("`, ", 1)[1].split())
+    return [
+        Rate(
+            device_key(found["device"]), found["backbone"], encoder.embed_dim, len(encoder.trunk.blocks), row["grid"],
+            found["batch"], "bf16" if found["device"] == "cuda" else "float32",
+            row["macs"] * row["images_per_second"]["ours"],
+            FORWARD_AND_BACKWARD * row["macs"] * row["training_images_per_second"]["ours"]
+            if "training_images_per_second" in row else None, made,
+        )
+        for row in found["grids"]
+    ]  # fmt: skip
 
 
 def _grids(name: str, encoder: Any, text: str) -> list[int]:
