@@ -101,8 +101,9 @@ def kernels(call: Callable[[], object], device: torch.device, most: int = 5) -> 
     taken = {e.key: e.self_device_time_total if gpu else e.self_cpu_time_total for e in seen.key_averages()}
     total = sum(taken.values()) or 1
     first = sorted(taken, key=lambda name: -taken[name])[:most]
-    attention = [n for n in taken if "attention" in n and taken[n] and n not in first]
-    return ", ".join(f"{name} {taken[name] / total:.0%}" for name in [*first, *attention[:1]])
+    if not any("attention" in name for name in first):  # which attention was chosen is always of interest
+        first += sorted((n for n in taken if "attention" in n), key=lambda name: -taken[name])[:1]
+    return ", ".join(f"{name} {taken[name] / total:.0%}" for name in first)
 
 
 @torch.no_grad()

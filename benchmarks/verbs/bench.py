@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -29,6 +30,7 @@ def bench(
     rates: Annotated[Path | None, typer.Option(help="JSON table to add the speeds to, which `plan` reads.")] = None,
 ) -> None:
     """Speed at grids beside timm and transformers.  Example: run_all.py bench flexivit_nano --training"""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler tells when it starts and that there is no GPU
     import torch
 
     from backbones import build_backbone
@@ -76,8 +78,8 @@ def _rates(found: dict[str, Any], encoder: Any, origin: str) -> list[Rate]:
         Rate(
             device_key(found["device"]), found["backbone"], encoder.embed_dim, len(encoder.trunk.blocks), row["grid"],
             found["batch"], "bf16" if found["device"] == "cuda" else "float32",
-            row["macs"] * row["images_per_second"]["ours"],
-            FORWARD_AND_BACKWARD * row["macs"] * row["training_images_per_second"]["ours"]
+            int(row["macs"] * row["images_per_second"]["ours"]),
+            int(FORWARD_AND_BACKWARD * row["macs"] * row["training_images_per_second"]["ours"])
             if "training_images_per_second" in row else None, made,
         )
         for row in found["grids"]
