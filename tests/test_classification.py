@@ -84,6 +84,18 @@ def test_sides() -> None:
     assert torch.equal(resize_area(flat, 20, 40).unique(), torch.tensor([77], dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("old, new", [((97, 131), (64, 86)), ((60, 45), (100, 75)), ((80, 120), (40, 60))])
+def test_area_is_the_mean_over_each_box(old, new) -> None:
+    """By brute force in float64: every cell cut into as many parts as make both sizes whole."""
+    image = torch.randint(0, 256, (3, *old), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows, columns = (np.lcm(a, b) // a for a, b in zip(old, new, strict=True))
+    fine = image.numpy().repeat(rows, 1).astype(np.float32)
+    means = fine.reshape(3, new[0], -1, old[1]).mean(2, dtype=np.float64)
+    means = means.repeat(columns, 2).reshape(3, new[0], new[1], -1).mean(3)
+    # float32 sums may fall on the other side of a whole number
+    assert (resize_area(image, *new).numpy() != np.floor(means + 1e-4)).mean() < 1e-4
+
+
 def test_training_views_depend_on_their_generator_alone() -> None:
     image = torch.randint(0, 255, (3, 60, 90), dtype=torch.uint8)
     for style in ("big_vision", "torchvision"):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
-from benchmarks.cost import macs
-from benchmarks.speed.contenders import Contender, build, eager
+from benchmarks.cost import FORWARD_AND_BACKWARD, macs
+from benchmarks.speed.contenders import Contender, build, compiled, eager
 
 WARM_UP = 2
 NAMES = ("ours", "timm", "ours compiled", "timm compiled", "transformers")
@@ -120,8 +120,8 @@ def measure(
     """One row of the table, and notes. Models compute in float32 on a CPU and under bfloat16 autocast on a GPU.
 
     The row: `grid`, `macs` of an image, `images_per_second` by contender, `ratio` and `ratio_compiled` (ours over
-    timm), `latency_ms` of one image, `training_images_per_second`, `peak_share` (of the speed of a matrix product
-    measured in the same turns), `peak_bytes` (GPU only).
+    timm), `latency_ms` of one image, `training_images_per_second`, `peak_share` and `training_peak_share` (of the speed
+    of a matrix product measured in the same run; a step is three forward passes), `peak_bytes` (GPU only).
 
     Raises: ValueError for a grid that does not divide, a backbone that is no timm ViT, or outputs that differ.
 
@@ -158,10 +158,15 @@ def measure(
         "peak_bytes": peak,
     }
     if training:
-        steps = {c.name: _step(c, images, gpu) for c in eager(encoder, grid)}
-        times = take_turns(steps, turns, where)
+        pairs = [*eager(encoder, grid), *(compiled(encoder, grid) if "ours compiled" in middle else [])]
+        times = take_turns({c.name: _step(c, images, gpu) for c in pairs}, turns, where)
         row["training_images_per_second"] = {n: round(batch / statistics.median(t), 2) for n, t in times.items()}
         row["ratio_training"] = _ratio(times, "ours", "timm")
+        row["ratio_training_compiled"] = _ratio(times, "ours compiled", "timm compiled")
+        row["training_peak_share"] = {
+            n: round(FORWARD_AND_BACKWARD * multiply_adds * speed / (side**3 / middle["matmul"]), 3)
+            for n, speed in row["training_images_per_second"].items()
+        }
     return row, notes
 
 
@@ -201,8 +206,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     training = any("training_images_per_second" in r for r in rows)
     head = ["grid", "MACs, M", *(f"{n}, images/s" for n in NAMES), "ours / timm", "compiled: ours / timm"]
     head += ["batch 1: ours, ms", "timm, ms"]
-    head += ["training: ours, images/s", "timm, images/s", "ours / timm"] if training else []
-    head += ["ours, share of peak", "timm, share of peak", "peak memory, MiB"]
+    steps = [n for n in NAMES if any(n in r.get("training_images_per_second", {}) for r in rows)]
+    head += [f"training: {n}, images/s" for n in steps]
+    head += ["training: ours / timm", "training, compiled: ours / timm"] if training else []
+    head += ["share of peak: ours", "timm", *(["training: ours", "timm"] if training else []), "peak memory, MiB"]
     lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
     for row in rows:
         speed, late, trained = row["images_per_second"], row["latency_ms"], row.get("training_images_per_second", {})
@@ -210,9 +217,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells += [_cell(row["ratio"], "{:.2f}"), _cell(row["ratio_compiled"], "{:.2f}")]
         cells += [_cell(late[n], "{:.2f}") for n in ("ours", "timm")]
         if training:
-            cells += [_cell(trained.get(n), "{:.1f}") for n in ("ours", "timm")]
-            cells += [_cell(row.get("ratio_training"), "{:.2f}")]
-        cells += [_cell(row["peak_share"].get(n), "{:.0%}") for n in ("ours", "timm")]
+            cells += [_cell(trained.get(n), "{:.1f}") for n in steps]
+            cells += [_cell(row.get(k), "{:.2f}") for k in ("ratio_training", "ratio_training_compiled")]
+        for shares in (row["peak_share"], *([row.get("training_peak_share", {})] if training else [])):
+            cells += [_cell(shares.get(n), "{:.0%}") for n in ("ours", "timm")]
         cells += [_cell(row["peak_bytes"] and row["peak_bytes"] / 2**20, "{:.0f}")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
