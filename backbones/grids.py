@@ -103,6 +103,16 @@ class GridSchedule:
         ends = np.cumsum(share / share.sum()) * total
         return self.grids[order[min(int(np.searchsorted(ends, step, side="left")), len(order) - 1)]]
 
+    def shares(self) -> dict[Grid, float]:
+        """The part of the steps that each grid gets, of a random schedule on average.
+
+        Example: `parse_schedule("curriculum-cost:5,10").shares()  # {(5, 5): 0.8, (10, 10): 0.2}`
+        """
+        weights = self.weights or (1.0,) * len(self.grids)
+        by_cost = self.kind == "curriculum" and self.by == "cost"
+        parts = [w / (g[0] * g[1] if by_cost else 1) for w, g in zip(weights, self.grids, strict=True)]
+        return {g: sum(p for p, h in zip(parts, self.grids, strict=True) if h == g) / sum(parts) for g in self.grids}
+
     def tokens(self, total: int) -> float:
         """Mean tokens per image over a run of `total` steps."""
         return float(np.mean([np.prod(self.grid(s, total)) for s in range(1, total + 1)]))

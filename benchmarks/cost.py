@@ -82,12 +82,12 @@ def estimate(
     `rows`: measured in this folder; else `measured`: the nearest model and grid that `bench --rates` saw on the device,
     training and evaluation each by their own; else `assumed`. Heads, text towers, teachers and decoding are left out.
     """
-    grids = parse_schedule(cell.train).grids if cell.train and steps else ()
+    grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
     views = [v.grid for v in cell.views]
     needed = {g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *views}}
     if any(v is None for v in needed.values()):
         return {"macs": None, "hours": None, "rate": None}
-    trained = {g: FORWARD_AND_BACKWARD * needed[g] * steps * batch / len(grids) for g in grids}
+    trained = {g: FORWARD_AND_BACKWARD * needed[g] * steps * batch * share for g, share in grids.items()}
     evaluated = [(g, needed[g] * (images or 0)) for g in views]
     total = sum(trained.values()) + sum(count for _, count in evaluated)
     seconds, source = total / SPEED.get(device, SPEED["cpu"]), "assumed"

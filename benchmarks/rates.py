@@ -16,7 +16,7 @@ from pathlib import Path
 from backbones.grids import Grid
 from backbones.shape import VitShape
 
-FILE = Path(__file__).parent / "data" / "rates.json"
+FILE = Path(__file__).parent / "speed" / "rates.json"
 SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16
 
 

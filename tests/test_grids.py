@@ -1,5 +1,7 @@
 """Grid arithmetic and the grid of each training step."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -60,3 +62,12 @@ def test_weights_choose() -> None:
 def test_bad_schedules_say_why(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_schedule(text)
+
+
+@pytest.mark.parametrize("text", ["8", "random:4,8,15", "curriculum:4,8,15", "curriculum-cost:5,10,15"])
+def test_shares_are_those_of_the_steps(text) -> None:
+    schedule, total = parse_schedule(text), 6000
+    seen = Counter(schedule.grid(step, total) for step in range(1, total + 1))
+    assert sum(schedule.shares().values()) == pytest.approx(1)
+    for grid, share in schedule.shares().items():
+        assert seen[grid] / total == pytest.approx(share, abs=0.02 if schedule.kind == "random" else 1e-3)
