@@ -242,11 +242,12 @@ def test_randaugment_operations_are_the_official(picture) -> None:
         ({"preset": "i21k_sup", "teacher": "vit_nano_g8"}, "has no teacher"),
         ({"preset": "i21k_sup", "metric": "agreement"}, "there are: top1"),
         ({"data": "tinyimagenet"}, "tinyimagenet100"),
+        ({"teacher": "vit_nano_g16"}, "nearest: vit_nano_g15"),
         ({"epochs": -1}, "0 or more"),
     ],
 )
 def test_wrong_options_are_named(options, words) -> None:
-    with pytest.raises(TaskError, match=words):
+    with pytest.raises(ValueError, match=words):
         build_task("upstream", options=options)
 
 

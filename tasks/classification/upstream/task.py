@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.sources import data_spec
 from tasks.classification.upstream.presets import preset
@@ -45,7 +46,7 @@ class Upstream(LabelledTask):
 
     Backbones named `*_scratch` start at random weights; with a teacher any of its architecture starts from it.
 
-    Raises: TaskError for an unknown preset, set or metric.
+    Raises: TaskError for an unknown preset, set or metric; ValueError for an unknown teacher.
 
     Example::
 
@@ -63,6 +64,8 @@ class Upstream(LabelledTask):
         if self.options.teacher and self.preset.loss != "kl":
             raise TaskError(f"{self.options.preset} has no teacher; presets with one: i1k_deit3_distill, i21k_distill")
         self.teacher_name = self.options.teacher or self.preset.teacher
+        if self.teacher_name and ":" not in self.teacher_name:  # timm and modules take seconds to import
+            backbone_spec(self.teacher_name)
         chosen = self.options = dataclasses.replace(self.options, data=self.data, teacher=self.teacher_name)
         known = METRICS if self.teacher_name else METRICS[:1]
         if chosen.metric not in known:
