@@ -12,7 +12,7 @@ from benchmarks.report.compare import cheapest, fastest, front, points, verdicts
 from benchmarks.report.confidence import Confidence, multinomial
 from benchmarks.report.page import build_page
 from benchmarks.report.published import Published, beside, published
-from benchmarks.report.tables import latex
+from benchmarks.report.tables import latex, markdown
 from benchmarks.store import Store
 
 GRIDS = {4: 0.02e9, 8: 0.09e9, 15: 0.35e9}
@@ -82,6 +82,17 @@ def test_the_answer_says_only_what_intervals_say(store) -> None:
     assert good.grid == "8"
     assert fastest(choices, 1.0).grid == "4" and fastest(choices, 1e-9) is None
     assert fastest([c for c in choices if c.backbone == "vit_nano_g8"], 100).grid == "4"
+
+
+def test_two_recipes_are_two_tables_and_two_builds_two_lines(tmp_path) -> None:
+    store, right = Store(tmp_path / "run"), np.ones(200)
+    one, two = {"steps": 300, "batch": 32}, {"steps": 0, "batch": 32, "accumulate": 1}  # the first is older
+    rows = [row(store, "flexivit_nano", 8, 4, right, recipe=one), row(store, "a", 8, 4, right, recipe=two)]
+    builds = [{"row_key": p, "backbone_options": {"patch": p}} for p in "xy"]
+    rows += [row(store, "flexivit_nano", 8, 8, right, recipe=one, **build) for build in builds]
+    found = markdown(rows)
+    assert "scenes steps=300 finetune" in found and "scenes steps=0 finetune" in found and "accumulate" not in found
+    assert "flexivit_nano (patch=x)" in found and "flexivit_nano (patch=y)" in found and "±" not in found
 
 
 def test_two_options_are_two_tables_and_never_two_seeds(store) -> None:

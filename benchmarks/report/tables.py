@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.store import Row
+from tasks.task import Recipe
 
 Group = tuple[str, ...]
 
@@ -20,16 +22,18 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     A backbone that comes with several sets of options bears them in its name.
     """
     good = _named(list({r["row_key"]: r for r in rows if r["status"] == "ok"}.values()))
-    asked = [
-        (row, {k: f"{k}={v}" for part in ("options", "recipe") for k, v in (row.get(part) or {}).items()})
-        for row in good
-    ]
+    asked = [(row, {k: f"{k}={v}" for k, v in {**(row.get("options") or {}), **_recipe(row)}.items()}) for row in good]
     count: Counter[tuple] = Counter(_question(row) for row, _ in asked)
     shared = Counter((_question(row), text) for row, options in asked for text in options.values())
     return [
         {**row, "variant": " ".join(t for t in options.values() if shared[_question(row), t] < count[_question(row)])}
         for row, options in asked
     ]
+
+
+def _recipe(row: Row) -> dict[str, Any]:
+    # a row that is older than a value of recipes was made with that value's default
+    return dataclasses.asdict(Recipe()) | row["recipe"] if row.get("recipe") else {}
 
 
 def _named(rows: list[Row]) -> list[Row]:
