@@ -54,8 +54,7 @@ def known_sets() -> dict[tuple[str, str], str]:
     from tasks.segmentation.adapter import SMALL_SETS
     from tasks.segmentation.sets import KNOWN as SEGMENTATION
 
-    names = [("pretraining", "tinyimagenet100")]
-    names += [("classification", n) for n in LABELLED]
+    names = [("classification", n) for n in LABELLED]
     names += [("segmentation", n) for n in dict.fromkeys([*SMALL_SETS, *SEGMENTATION])]
     names += [("retrieval", n) for n in CAPTIONS] + [("detection", n) for n in DETECTION]
     made = {p.name: p.name for p in PACKS.values()} | {"coco_val2017_subset": "lvis_coco80"}
@@ -84,26 +83,19 @@ def _checked(task: str, name: str, pack: str, root: Path) -> Checked:
     found, started = Checked(name, task), time.perf_counter()
     source = ""
     try:
-        if task == "pretraining":
-            _pretraining(found, root)
-        else:
-            built = build_task(task, root, {"data": name})
-            source = next((s for s in built.card.sources.values() if s), "")
-            found.problems = missing_of(built, _reported(task, built))
-            found.state = "ok" if not found.problems else "wrong" if _there(found.problems, root) else "missing"
-            if found.state == "ok":
-                _LOOKS[task](found, built)
-                found.fingerprint = built.fingerprint()
+        built = build_task(task, root, {"data": name})
+        source = next((s for s in built.card.sources.values() if s), "")
+        found.problems = missing_of(built, _reported(task, built))
+        found.state = "ok" if not found.problems else "wrong" if _there(found.problems, root) else "missing"
+        if found.state == "ok":
+            _LOOKS[task](found, built)
+            found.fingerprint = built.fingerprint()
     except (ValueError, OSError, KeyError, IndexError) as error:
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        found.state, found.problems = "missing" if isinstance(error, Absent) else "wrong", [text]
+        found.state, found.problems = "wrong", [text]
     found.advice = _advice(found, pack, source)
     found.seconds = round(time.perf_counter() - started, 2)
     return found
-
-
-class Absent(TaskError):
-    """Nothing of the set is there."""
 
 
 def _there(problems: list[str], root: Path) -> bool:
@@ -132,24 +124,6 @@ def _reported(task: str, built: Task) -> tuple[str, ...]:
     return tests if task == "classification" else tuple(s for s in built.card.splits if s not in ("train", "minival"))
 
 
-def _pretraining(found: Checked, root: Path) -> None:
-    from tasks.classification.readers import decode, read_parquet
-    from tasks.formats import read_json
-
-    folder, classes = root / "pretrain", None
-    for split in ("train", "val"):
-        shards = sorted(folder.glob(f"tinyimagenet100_{split}_*.parquet"))
-        if not shards:
-            raise Absent(f"no {folder}/tinyimagenet100_{split}_*.parquet")
-        classes = classes or read_json(folder / "tinyimagenet100_meta.json")["class_names"]
-        labelled = read_parquet(shards, classes)
-        found.splits[split] = len(labelled)
-        found.fingerprint += labelled.fingerprint()[:8]
-    found.classes = len(classes)
-    found.first, found.last = (classes[int(labelled.labels[i])] for i in (0, -1))
-    found.sample = _size(decode(labelled.read(0), labelled.names[0]))
-
-
 def _classification(found: Checked, task: Any) -> None:
     from tasks.classification.readers import decode
 
@@ -158,7 +132,7 @@ def _classification(found: Checked, task: Any) -> None:
     train = task.labelled("train")
     found.classes = len(train.classes)
     found.first, found.last = (train.classes[int(train.labels[i])] for i in (0, -1))
-    test = task.labelled(next(iter(task.spec.tests)))
+    test = task.labelled(next(iter(task.spec.tests), "minival"))
     found.sample = _size(decode(test.read(0), test.names[0]))
 
 
