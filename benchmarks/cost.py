@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from backbones import backbone_spec, build_backbone
 from backbones.grids import Grid, parse_schedule
 from backbones.shape import VitShape
-from benchmarks.rates import SPEED, Rate, device_key, nearest
+from benchmarks.rates import Rate, assumed_speed, device_key, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +90,7 @@ def estimate(
     trained = {g: FORWARD_AND_BACKWARD * needed[g] * steps * batch * share for g, share in grids.items()}
     evaluated = [(g, needed[g] * (images or 0)) for g in views]
     total = sum(trained.values()) + sum(count for _, count in evaluated)
-    seconds, source = total / SPEED.get(device, SPEED["cpu"]), "assumed"
+    seconds, source = total / assumed_speed(device, rates), "assumed"
     shape = backbone_spec(cell.backbone).shape
     found = {g: nearest(rates, device_key(device), shape, g) for g in needed} if shape and rates else {}
     if own := [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]:

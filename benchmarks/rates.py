@@ -15,6 +15,7 @@ from pathlib import Path
 
 from backbones.grids import Grid
 from backbones.shape import VitShape
+from benchmarks.store import write_atomically
 
 FILE = Path(__file__).parent / "speed" / "rates.json"
 SPEED = {"cpu": 2e10, "cuda": 4e13}  # MACs a second where nothing was measured: a core; a data-centre GPU in bf16
@@ -46,7 +47,8 @@ class Rate:
 
 @functools.cache
 def device_key(device: str) -> str:
-    """The name that measurements of this machine go by: the GPU's, or the processor's with the threads a process has.
+    """The name that measurements of this machine go by: the GPU's, or the processor's with the threads of a process,
+    as OMP_NUM_THREADS or the number of CPUs says.
 
     A name that is no `cpu` or `cuda` is taken as it is: a plan may be made for another machine.
 
@@ -56,7 +58,8 @@ def device_key(device: str) -> str:
         return _gpu() or "cuda"
     if device != "cpu":
         return device
-    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # one number a level of nesting
+    threads = int(told) if told.isdigit() else os.cpu_count() or 1
     return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
@@ -93,12 +96,24 @@ def read_rates(path: Path = FILE) -> list[Rate]:
 
 def keep_rates(path: Path, measured: Iterable[Rate]) -> None:
     """Add measurements to a file, each in place of an older one of the same identity; whole or not at all."""
-    from benchmarks.store import write_atomically
-
     table = {rate.identity: rate for rate in [*read_rates(path), *measured]}
     lines = ",\n".join(json.dumps(asdict(table[key])) for key in sorted(table))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: partial.write_text(f"[\n{lines}\n]\n"))
+
+
+def assumed_speed(device: str, rates: Iterable[Rate]) -> float:
+    """MACs a second of a device that may not have been measured.
+
+    Raises: ValueError for a name that is neither `cpu`, `cuda`, nor one in the table.
+
+    Example: `assumed_speed("cuda:1", read_rates()) == SPEED["cuda"]`
+    """
+    kind = device.split(":")[0]
+    known = sorted({rate.device for rate in rates})
+    if kind not in SPEED and device not in known:
+        raise ValueError(f"no device {device!r} to plan for; there are: {', '.join([*SPEED, *known])}")
+    return SPEED.get(kind, SPEED["cpu"])
 
 
 def nearest(rates: Iterable[Rate], device: str, shape: VitShape, grid: Grid) -> Rate | None:

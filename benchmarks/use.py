@@ -15,6 +15,7 @@ from benchmarks.store import Store
 from benchmarks.sweep import eval_batches, normalised_once
 from tasks import build_task
 from tasks.detection.looking import Finder, Found, draw
+from tasks.frozen import Frozen
 from tasks.pictures import read_rgb
 from tasks.task import TaskError
 
@@ -106,9 +107,8 @@ def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, 
     """
     store = Store(run)
     row = find_row(store, wanted)
-    model = reopen(store, row, data_root)[1]
-    encoder = getattr(model, "backbone", None)
-    encoder = encoder.__dict__.get("module", encoder) if encoder is not None else None  # a locked tower's own
+    encoder = getattr(reopen(store, row, data_root)[1], "backbone", None)
+    encoder = encoder.module if isinstance(encoder, Frozen) else encoder
     if not isinstance(encoder, FlexiBackbone) or out.suffix != ".safetensors":
         what = f"{out} does not end in .safetensors" if out.suffix != ".safetensors" else f"{row['label']} has another"
         raise TaskError(f"a backbone of ours is written as a .safetensors file: {what}")

@@ -43,7 +43,7 @@ def keep_in_bfloat16(model: nn.Module) -> int:
     """
     saved = 0
     for frozen in [m for m in model.modules() if isinstance(m, Frozen)]:
-        for layer in frozen.__dict__["module"].modules():
+        for layer in frozen.module.modules():
             if isinstance(layer, nn.Linear) and layer.weight.dtype == torch.float32:
                 layer.to(torch.bfloat16)
                 saved += 2 * sum(p.numel() for p in layer.parameters())

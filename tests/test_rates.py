@@ -9,7 +9,7 @@ from front_door import call
 from backbones import backbone_spec
 from benchmarks import rates
 from benchmarks.cost import estimate
-from benchmarks.rates import SPEED, Rate, device_key, keep_rates, nearest, read_rates
+from benchmarks.rates import SPEED, Rate, assumed_speed, device_key, keep_rates, nearest, read_rates
 from benchmarks.suite import Cell
 from tasks.task import View
 
@@ -54,7 +54,9 @@ def test_hours_are_sums_over_grids_by_their_own_speeds() -> None:
     four = dataclasses.replace(ONE, grid=4, forward=1e9, training=5e8)
     asked = {"steps": 10, "batch": 6, "images": 100, "side": 120}
     found = estimate(cell(), **asked, device="box", rows=[], rates=[ONE, four])
-    small, large = (estimate(c, 0, 1, 1, 120, "box", [], [])["macs"] for c in (
+    for device, speed in (("cuda:1", SPEED["cuda"]), ("cpu", SPEED["cpu"])):
+        assert assumed_speed(device, []) == speed
+    small, large = (estimate(c, 0, 1, 1, 120, "cpu", [], [])["macs"] for c in (
         dataclasses.replace(cell(None), views=(View((4, 4)),)), dataclasses.replace(cell(None), views=(View((8, 8)),))
     ))  # fmt: skip
     seconds = 3 * 30 * (small / 5e8 + large / 2e9) + 100 * (small / 1e9 + large / 4e9)
@@ -87,6 +89,8 @@ def test_bench_writes_what_plan_reads(monkeypatch, capsys, tmp_path) -> None:
     (rate,) = read_rates(path)
     assert rate.training > 0 and (rate.width, rate.depth, rate.grid) == (128, 6, 4) and "revision" in rate.made
     plan = ("plan", "demo", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--json")
+    code, _, err = call(monkeypatch, capsys, *plan, "--rates", str(path), "--device", "H900")
+    assert code == 2 and "no device 'H900' to plan for; there are: cpu, cuda, " in err and err.count("\n") == 1
     for extra, source in (((), "measured"), (("--device", "cuda:0"), "assumed")):
         code, text, err = call(monkeypatch, capsys, *plan, "--rates", str(path), *extra)
         assert code == 0 and {c["rate"] for c in json.loads(text)["cells"]} == {source}, err

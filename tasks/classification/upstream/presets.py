@@ -27,7 +27,6 @@ class Preset:
     weight_decay: float
     warmup: int
     base_patch: int
-    published_epochs: tuple[int, ...]
     teacher: str = ""
     head_bias: float = 0.0
     randaug: tuple[int, int] | None = None
@@ -51,15 +50,15 @@ class Preset:
 I21K, I1K = 14_197_122 - 51_200, 1_281_167 - 12_812
 PRESETS = {
     "i21k_sup": Preset(
-        "imagenet21k", I21K, 4096, "sigmoid", 0.2, 1e-3, 1e-4, 10_000, 8, (90, 300, 1000), head_bias=-10.0,
+        "imagenet21k", I21K, 4096, "sigmoid", 0.2, 1e-3, 1e-4, 10_000, 8, head_bias=-10.0,
         randaug=(2, 10),
     ),
     "i1k_deit3_distill": Preset(
-        "imagenet", I1K, 1024, "kl", 1.0, 1e-4, 1e-5, 5_000, 16, (90, 300, 600, 1200),
+        "imagenet", I1K, 1024, "kl", 1.0, 1e-4, 1e-5, 5_000, 16,
         teacher="timm:deit3_base_patch16_384.fb_in1k", squeeze=True,
     ),
     "i21k_distill": Preset(
-        "imagenet21k", I21K, 4096, "kl", 1.0, 1e-4, 1e-5, 5_000, 8, (90,),
+        "imagenet21k", I21K, 4096, "kl", 1.0, 1e-4, 1e-5, 5_000, 8,
         teacher="timm:vit_base_patch8_224.augreg_in21k", squeeze=True,
     ),
 }  # fmt: skip

@@ -175,16 +175,20 @@ class Upstream(LabelledTask):
 
         options = {} if view.resize == "pi" else {"resize": view.resize}
         logits = model(batch.images, view.grid, **options).float()
-        records = {"label": batch.targets["label"]}
+        allowed = prepared["allowed"]
+
+        def ranked(found: Tensor) -> Tensor:
+            found = found if allowed is None else found.masked_fill(~allowed.to(found.device), -float("inf"))
+            return found.topk(min(5, found.shape[1]), dim=1).indices.int()
+
+        records = {"label": batch.targets["label"], "ranked": ranked(logits)}
         if self.teacher_name:
             answers, key = prepared["answers"], tuple(batch.ids.tolist())
             if key not in answers:
                 answers.clear()
                 answers[key] = model.answers(batch.targets["teacher"]).float()
-            records |= {"answer": answers[key].argmax(1).int(), "kl": kl_divergence(answers[key], logits)}
-        if prepared["allowed"] is not None:
-            logits = logits.masked_fill(~prepared["allowed"].to(logits.device), -float("inf"))
-        return records | {"ranked": logits.topk(min(5, logits.shape[1]), dim=1).indices.int()}
+            records |= {"answer": ranked(answers[key])[:, 0], "kl": kl_divergence(answers[key], logits)}
+        return records
 
     def meter(self, split: str) -> ScoredRecords:
         from tasks.meters import ScoredRecords
