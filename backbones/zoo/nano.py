@@ -28,7 +28,7 @@ def _build(
     if pretrained:
         file = FOLDER / f"{name}.safetensors"
         if not file.exists():
-            raise WeightsError(f"{file} is missing; train it with: python -m benchmarks.pretrain {name} --help")
+            raise WeightsError(f"{file} is missing; train it with: python -m benchmarks.experiments.pretrain {name}")
         return build_from_safetensors(str(file), drop_path, num_classes, **options)
     classes = SHAPE.classes if num_classes is None else num_classes
     return build_from_shape(replace(SHAPE, classes=classes), drop_path=drop_path, **options)

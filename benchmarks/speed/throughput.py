@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
-from benchmarks.cost import FORWARD_AND_BACKWARD, macs
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
 from benchmarks.speed.contenders import Contender, build, compiled, eager
 
 WARM_UP = 2
@@ -151,9 +151,7 @@ def measure(
         "ratio_compiled": _ratio(times, "ours compiled", "timm compiled"),
         "latency_ms": {n: round(statistics.median(taken) * 1e3, 3) for n, taken in latency.items()},
         "peak_share": {
-            n: round(multiply_adds * batch / middle[n] / (side**3 / middle["matmul"]), 3)
-            for n in NAMES
-            if n in middle
+            n: round(multiply_adds * batch / middle[n] / (side**3 / middle["matmul"]), 3) for n in NAMES if n in middle
         },
         "peak_bytes": peak,
     }

@@ -14,9 +14,9 @@ from typing import Any
 
 from backbones import FlexiBackbone, build_backbone
 from backbones.grids import GridSchedule, parse_schedule
-from benchmarks.cost import FORWARD_AND_BACKWARD, macs
-from benchmarks.pretrain import accuracy, train
-from benchmarks.pretrain_data import load_tiny_imagenet
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
+from benchmarks.experiments.pretrain import accuracy, train
+from benchmarks.experiments.pretrain_data import load_tiny_imagenet
 from benchmarks.studies.pictures import subset
 from benchmarks.studies.settings import study_main
 
