@@ -43,8 +43,8 @@ class LabelledTask(Task):
         reported = splits or tuple(list(self.spec.tests)[:1])
         return missing(self.root, self.data, ("train", *reported))
 
-    def fingerprint(self) -> str:
-        return self.labelled("train").fingerprint()
+    def fingerprint(self, split: str) -> str:
+        return self.labelled(split).fingerprint()
 
     def allowed(self, split: str) -> Tensor | None:
         """bool [C] of labels that may be predicted, None for all."""

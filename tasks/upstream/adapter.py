@@ -15,7 +15,7 @@ import numpy as np
 from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.sources import data_spec
-from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
 from tasks.upstream.presets import preset
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class UpstreamOptions(Options):
     teacher: str = option("", "train", "a backbone with a classifier; empty: the preset's")
     head_bias: float | None = option(None, "train", "of a new classifier; none: the preset's -10 = -log 21843")
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
-    metric: str = option("top1", "eval", "reported first: top1, or agreement with the teacher")
+    metric: str = option("top1", "train", "reported first, and chosen by: top1, or agreement with the teacher")
 
 
 class Upstream(LabelledTask):
@@ -75,11 +75,17 @@ class Upstream(LabelledTask):
         self.side = chosen.image_size or self.spec.image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
-            "upstream", f"{chosen.preset}-v1", metric=chosen.metric, image_size=self.side,
+            "upstream", f"{chosen.preset}-v1", metrics=self._metrics(chosen.metric), image_size=self.side,
             splits={"train": None, "minival": None, **self.spec.tests}, sources={self.data: self.spec.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
+
+    def _metrics(self, first: str) -> tuple[Metric, ...]:
+        told = {"top1": Metric("top1"), "top5": Metric("top5")}
+        if self.teacher_name:
+            told |= {"agreement": Metric("agreement"), "kl": Metric("kl", "nats", higher_is_better=False, digits=3)}
+        return (told.pop(first), *told.values())
 
     @functools.cached_property
     def teacher(self) -> nn.Module | None:
@@ -97,8 +103,8 @@ class Upstream(LabelledTask):
     def teacher_side(self) -> int:
         return self.teacher.image_size[0] if self.teacher_name else 0
 
-    def fingerprint(self) -> str:
-        data = super().fingerprint()
+    def fingerprint(self, split: str) -> str:
+        data = super().fingerprint(split)
         return data if self.teacher is None else f"{data} {self.teacher.weights_hash()}"
 
     def dataset(self, split: str) -> UpstreamPictures:
@@ -169,12 +175,11 @@ class Upstream(LabelledTask):
         return {"allowed": self.allowed(split), "answers": {}}
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Any]) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: dict[str, Any]) -> dict[str, Tensor]:
         """`ranked` int32 [B, 5] and `label`; with a teacher `answer` int32 [B] and `kl` float32 [B]."""
         from tasks.upstream.losses import kl_divergence
 
-        options = {} if view.resize == "pi" else {"resize": view.resize}
-        logits = model(batch.images, view.grid, **options).float()
+        logits = model(batch.images, grid).float()
         allowed = prepared["allowed"]
 
         def ranked(found: Tensor) -> Tensor:
