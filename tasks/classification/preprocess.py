@@ -75,11 +75,11 @@ def random_crop(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
 def inception_box(
     height: int, width: int, generator: torch.Generator, smallest: float = 0.05
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a training crop in pixels, as TensorFlow's `sample_distorted_bounding_box` draws it.
+    """(top, left, height, width) of a training crop, as TensorFlow's `sample_distorted_bounding_box` draws it.
 
     The aspect is uniform in 0.75..1.33, then the height uniform between those that give `smallest` and all of the area:
-    small crops are more frequent than under a uniform area (mean 0.34 of a 375x500 picture, not 0.43). The whole picture
-    after 100 failed tries. Source: `GenerateRandomCrop` in tensorflow/core/kernels/image, and big_vision's
+    small crops are more frequent than under a uniform area (mean 0.34 of a 375x500 picture, not 0.43). The whole
+    picture after 100 failed tries. Source: `GenerateRandomCrop` in tensorflow/core/kernels/image, and big_vision's
     `inception_crop`, which passes no boxes and `min_object_covered=0`.
 
     Example: `inception_box(375, 500, torch.Generator().manual_seed(0))`

@@ -89,4 +89,4 @@ def test_a_box_lies_within_any_picture(height: int, width: int) -> None:
     for law in (inception_box, resized_crop_box):
         for _ in range(50):
             top, left, h, w = law(height, width, generator)
-            assert 0 <= top and 0 <= left and 0 < h and 0 < w and top + h <= height and left + w <= width
+            assert min(top, left) >= 0 and min(h, w) > 0 and top + h <= height and left + w <= width
