@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 from backbones.grids import parse_schedule, patch_size
 from benchmarks.cost.macs import macs
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
+from benchmarks.engine.finite import Diverged
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.engine.sweep import SweepResult
@@ -173,7 +174,7 @@ class Runner:
         try:
             if self.accelerator.num_processes == 1:
                 self.store.check_writable()
-            wrote = self._cell(cell, task, place)
+            wrote = self._cell(cell, task, place, summary)
         except Exception as error:
             self._fail(cell, task, error, summary)
         else:
@@ -186,10 +187,12 @@ class Runner:
         late = last["status"] == "failed" and datetime.fromisoformat(last["started"]) >= self._started
         return last["error"] if late else None
 
-    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary) -> None:
+    def _fail(
+        self, cell: Cell, task: Task | None, error: Exception, summary: Summary, split: str | None = None
+    ) -> None:
         text = one_line(error)
         row = self._identity(cell, task) | {
-            "status": "failed", "error": text, "metrics": {}, "split": None, "eval_grid": None,
+            "status": "failed", "error": text, "metrics": {}, "split": split, "eval_grid": None,
             "traceback": "".join(traceback.format_exception(error)), "env": environment(),
         }  # fmt: skip
         if self.accelerator.is_main_process:
@@ -200,7 +203,7 @@ class Runner:
         summary.failed.append((cell.label, text))
         self.say(f"  failed: {cell.label}: {text}")
 
-    def _cell(self, cell: Cell, task: Task, place: str) -> bool:
+    def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> bool:
         """Train where needed, look at what is missing, write the rows. False where nothing was missing."""
         started, clock = datetime.now(UTC), time.perf_counter()
         fingerprint = self._fingerprint(cell, task)
@@ -237,11 +240,13 @@ class Runner:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
             values = "  ".join(
-                f"{r['eval_grid']}: {r['metrics'].get(task.card.metric, float('nan')):.4f}" for r in rows
+                f"{r['eval_grid']}: {r['metrics'].get(task.card.metric.name, float('nan')):.4f}" for r in rows
             )
-            self.say(f"  {split} {task.card.metric} at grid {values}")
-            for note in rows[0]["notes"]:
+            self.say(f"  {split} {task.card.metric.name} at grid {values}")
+            for note in dict.fromkeys(n for r in rows for n in r["notes"]):
                 self.say(f"  {note}")
+            for why in result.failed.values():
+                self._fail(cell, task, Diverged(why), summary, split)
         return True
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
@@ -263,13 +268,14 @@ class Runner:
     def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
         """One pass; the choice that won on minival is looked at under each view's own key."""
         asked = {
-            dataclasses.replace(v, options=tuple(sorted({**dict(v.options), **trained.choice}.items()))): v
+            dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v
             for v in views
         }
         self.trainer.calibrate(task, trained.model, views)
         result = self.trainer.sweep(task, trained.model, list(asked), split)
         result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
         result.seconds = {asked[v]: s for v, s in result.seconds.items()}
+        result.failed = {asked[v]: why for v, why in result.failed.items()}
         return result
 
     def _rows(
@@ -285,7 +291,8 @@ class Runner:
             row = identity | {
                 "row_key": keys[view], "view_key": view_key(task, view, split), "status": "ok", "split": split,
                 "eval_grid": _side(view.grid), "patch": _side(patch), "resize": view.resize,
-                "view_options": dict(view.options) | trained.choice, "eval_options": task.options.stage("eval"),
+                "view_options": trained.choice | dict(view.options),
+                "eval_options": task.at(dataclasses.replace(view, options=trained.choice)).at(view).options.stage("eval"),
                 "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
                 "images": result.images, "training": trained.notes, "precision": self._precision(),
                 "cost": {
@@ -313,8 +320,9 @@ class Runner:
         }  # fmt: skip
         if task is not None:
             row |= {
-                "protocol": task.card.protocol, "metric": task.card.metric, "image_size": task.card.image_size,
-                "higher_is_better": task.card.higher_is_better, "recipe": dataclasses.asdict(task.recipe),
+                "protocol": task.card.protocol, "metric": task.card.metric.name, "image_size": task.card.image_size,
+                "measure": dataclasses.asdict(task.card.metric), "higher_is_better": task.card.metric.higher_is_better,
+                "cluster": task.card.cluster, "recipe": dataclasses.asdict(task.recipe),
                 "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
             }  # fmt: skip
         return row
@@ -322,7 +330,7 @@ class Runner:
     def _fingerprint(self, cell: Cell, task: Task) -> str:
         where = key_of({"task": cell.task, "options": dict(cell.options)})
         if where not in self._fingerprints:
-            self._fingerprints[where] = task.fingerprint()
+            self._fingerprints[where] = task.fingerprint("train" if "train" in task.card.splits else cell.splits[0])
         return self._fingerprints[where]
 
     def _shared(self, value: Any) -> Any:

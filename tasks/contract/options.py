@@ -87,9 +87,10 @@ class Options:
         hints, found = _hints(cls), {}
         for name, value in values.items():
             if name not in mine:
-                what = f"changes weights, so a view cannot set it; a view has" if name in known else "is unknown; nearest"
-                near = mine if name in known else difflib.get_close_matches(str(name), mine, 3, 0.4) or mine
-                raise TaskError(f"option {name!r} {what}: {', '.join(near) or 'none'}")
+                told = ", ".join(difflib.get_close_matches(str(name), mine, 3, 0.4) or mine) or "none"
+                if name in known:
+                    raise TaskError(f"option {name!r} changes weights, so a view cannot set it; a view has: {told}")
+                raise TaskError(f"no option {name!r}; nearest: {told}")
             found[name] = fitting(f"option {name}", value, hints.get(name, Any))
         return found
 

@@ -20,13 +20,13 @@ from torch.utils.data import DataLoader, Dataset
 from backbones.grids import Grid, GridSchedule
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
+from benchmarks.engine.finite import Diverged
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
 from benchmarks.engine.training.optimizers import (
     Averaged,
     build_optimizer,
-    check_recipe,
     clip_gradients,
     set_learning_rate,
 )
@@ -34,10 +34,6 @@ from benchmarks.store import key_of, write_atomically
 from tasks.contract import Batch, Recipe, Task, TaskError
 
 RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
-
-
-class Diverged(TaskError):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -135,7 +131,8 @@ def finetune(
 
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
     """
-    check_recipe(recipe)
+    recipe.check()
+    task = task.in_training()
     dataset, rank, world = task.dataset("train"), accelerator.process_index, accelerator.num_processes
     if not len(dataset):
         raise TaskError(f"split 'train' of {task.card.name} is empty")
@@ -189,6 +186,8 @@ def finetune(
                 raise Diverged(f"loss is {values['loss']} at step {step}: lower the learning rate ({recipe.lr})")
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
+                if not math.isfinite(values["grad_norm"]):
+                    raise Diverged(f"gradient norm is {values['grad_norm']} at step {step}: lower the learning rate ({recipe.lr})")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:
