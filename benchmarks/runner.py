@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from backbones.grids import parse_schedule, patch_size
 from benchmarks.ahead import decoding_processes, processes_here
-from benchmarks.cost import macs
+from backbones.cost import macs
 from benchmarks.gallery import keep_pictures
 from benchmarks.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.store import Row, Store, environment, key_of

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.detection.boxes import overlaps
 from tasks.detection.heads import ClassHead
 from tasks.detection.looking import Finder, Found, draw

@@ -215,7 +215,7 @@ class Touch:
 
 
 def test_no_loader_of_weights_runs_code_of_a_pickle(tmp_path) -> None:
-    from backbones.weights import read_npz
+    from backbones.weights.npz import read_npz
     from tasks.classification.scoring import score_file
     from tasks.detection.text import build_text_tower
     from tasks.retrieval.scoring import score_embeddings

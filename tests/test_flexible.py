@@ -10,7 +10,7 @@ from conftest import relative
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.features import Normalisation
+from backbones.contract import Normalisation
 from backbones.zoo.files import build_from_npz
 
 PIXELS = torch.randint(0, 256, (2, 3, 240, 240), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -8,9 +8,11 @@ import torch
 from conftest import tiny_leaves
 
 from backbones import BackboneSpec, backbone_spec, build_backbone, list_backbones, register_backbone
-from backbones.download import WeightsError, fetch
-from backbones.weights import npz_shape, read_npz
-from backbones.zoo.files import build_from_safetensors, save_safetensors
+from backbones.contract import WeightsError
+from backbones.weights.download import fetch
+from backbones.weights.npz import npz_shape, read_npz
+from backbones.weights.own import save_backbone
+from backbones.zoo.files import build_from_safetensors
 
 
 def test_published_names_are_listed() -> None:
@@ -124,7 +126,7 @@ def test_a_file_put_by_hand_is_used_and_checked(tmp_path, monkeypatch) -> None:
 
 def test_safetensors_round_trip(tmp_path, tiny_npz) -> None:
     model = build_backbone(str(tiny_npz)).eval()
-    save_safetensors(model, tmp_path / "m.safetensors", half=False)
+    save_backbone(model, tmp_path / "m.safetensors", half=False)
     again = build_backbone(str(tmp_path / "m.safetensors")).eval()
     images = torch.randint(0, 256, (1, 3, 240, 240), dtype=torch.uint8)
     assert torch.equal(model(images, 8).pooled, again(images, 8).pooled)

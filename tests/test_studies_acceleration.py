@@ -4,7 +4,8 @@ import pytest
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
-from benchmarks.cost import FORWARD_AND_BACKWARD, macs
+from backbones.cost import macs
+from benchmarks.cost import FORWARD_AND_BACKWARD
 from benchmarks.studies.acceleration import cumulative_macs, steps_for_budget
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
-from benchmarks.cost import FORWARD_AND_BACKWARD, macs
+from backbones.cost import macs
+from benchmarks.cost import FORWARD_AND_BACKWARD
 from benchmarks.speed.contenders import Contender, build, compiled, eager
 
 WARM_UP = 2

@@ -14,7 +14,8 @@ from typing import Any
 
 from backbones import FlexiBackbone, build_backbone
 from backbones.grids import GridSchedule, parse_schedule
-from benchmarks.cost import FORWARD_AND_BACKWARD, macs
+from backbones.cost import macs
+from benchmarks.cost import FORWARD_AND_BACKWARD
 from benchmarks.pretrain import accuracy, train
 from benchmarks.pretrain_data import load_tiny_imagenet
 from benchmarks.studies.pictures import subset
