@@ -38,5 +38,5 @@ models: setup
 NANO = flexivit_nano vit_nano_g8 vit_nano_g15
 nano: setup
 	test -n "$(DATA)" || { echo "say where the pictures are: make nano DATA=path/to/tiny-imagenet-200" >&2; exit 2; }
-	for name in $(NANO); do $(BIN)/python -m benchmarks.pretrain $$name --data "$(DATA)" --images 19200 --lr 1.5e-3 || exit 1; done
-	$(BIN)/python -m benchmarks.pretrain_report results/runs/pretrain results/runs/nano
+	for name in $(NANO); do $(BIN)/python -m benchmarks.experiments.pretrain $$name --data "$(DATA)" --images 19200 --lr 1.5e-3 || exit 1; done
+	$(BIN)/python -m benchmarks.experiments.pretrain_report results/runs/pretrain results/runs/nano

@@ -166,10 +166,18 @@ class Completed(Encoder):
         training = self.inner.training
         some = next(self.inner.parameters(), torch.empty(0))
         images = torch.zeros(1, len(self.normalisation.mean), *self.image_size, device=some.device, dtype=self.dtype)
-        with torch.no_grad():
-            width = self.inner.eval()(images, self.native_grid).pooled.shape[-1]
+        try:
+            with torch.no_grad():
+                features = self._features(self.inner.eval()(images, self.native_grid))
+        except Exception as error:  # a stranger's forward pass
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"{type(self.inner).__name__} is no backbone (images, grid) -> Features: images {list(images.shape)} "
+                f"at grid {self.native_grid} raise {type(error).__name__}: {reason}; `image_size`, `native_grid` and "
+                "`embed_dim` of the class say what suits it"
+            ) from error
         self.inner.train(training)
-        return int(width)
+        return int(features.pooled.shape[-1])
 
     @property
     def head(self) -> nn.Module | None:
@@ -184,10 +192,14 @@ class Completed(Encoder):
         more: dict[str, Any] = {"resize": resize} if resize and "resize" in self.view_fields else {}
         if taps and not self._tapping:
             raise ValueError(f"{type(self.inner).__name__} has no inner maps to give: its forward takes no `taps`")
-        features = self.inner(self.normalise(images), as_pair(grid), **more, **({"taps": taps} if taps else {}))
-        if not isinstance(features, Features):
-            raise TypeError(f"{type(self.inner).__name__} gives {type(features).__name__}, a backbone gives Features")
-        return features
+        return self._features(
+            self.inner(self.normalise(images), as_pair(grid), **more, **({"taps": taps} if taps else {}))
+        )
+
+    def _features(self, given: Any) -> Features:
+        if not isinstance(given, Features):
+            raise TypeError(f"{type(self.inner).__name__} gives {type(given).__name__}, a backbone gives Features")
+        return given
 
     def __getattr__(self, name: str) -> Any:
         try:

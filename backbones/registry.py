@@ -123,8 +123,10 @@ def _imported(name: str) -> Callable[..., Any]:
     from torch import nn
 
     function = loaded.func if isinstance(loaded, functools.partial) else loaded
-    usable = issubclass(function, nn.Module) if inspect.isclass(function) else (
-        inspect.isroutine(function) and not inspect.isbuiltin(function)
+    usable = (
+        issubclass(function, nn.Module)
+        if inspect.isclass(function)
+        else (inspect.isroutine(function) and not inspect.isbuiltin(function))
     )
     if not usable:
         raise ValueError(f"backbone {name!r} is neither a class of torch.nn.Module nor a function that returns one")

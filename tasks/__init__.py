@@ -2,8 +2,20 @@
 
 from typing import Any
 
+from tasks.contract import (
+    Batch,
+    Grid,
+    Meter,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
 from tasks.registry import build_task, list_tasks, register_task, task_class
-from tasks.task import Batch, Grid, Meter, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
 
 __all__ = [
     "Batch", "Frozen", "Grid", "Meter", "Options", "Recipe", "Task", "TaskCard", "TaskError", "View",
@@ -13,7 +25,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Frozen":  # a module of torch, which a plan does not wait for
-        from tasks.frozen import Frozen
+        from tasks.contract.frozen import Frozen
 
         return Frozen
     raise AttributeError(f"module 'tasks' has no attribute {name!r}")

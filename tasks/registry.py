@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
-from tasks.task import Task, TaskError
+from tasks.contract import Task, TaskError
 
 GROUP = "flexivit_transfer.tasks"
 
@@ -20,9 +20,9 @@ _BUILT_IN: dict[str, str] = {
     "retrieval": "tasks.retrieval:Retrieval",
     "detection": "tasks.detection:Detection",
     "image_retrieval": "tasks.retrieval:ImageRetrieval",
-    "landmark_retrieval": "tasks.retrieval.landmarks:Landmarks",
+    "landmark_retrieval": "tasks.retrieval.images.landmarks:Landmarks",
     "segmentation": "tasks.segmentation:Segmentation",
-    "upstream": "tasks.classification.upstream:Upstream",
+    "upstream": "tasks.upstream:Upstream",
 }
 _REGISTERED: dict[str, str | type[Task]] = {}
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from backbones.contract import Features
-from tasks.detection.model import Detector
+from tasks.detection.model.detector import Detector
 
 
 class TinyBackbone(nn.Module):

@@ -7,9 +7,9 @@ import official_forms
 import runner_tools  # noqa: F401  (puts the plug-ins on the path)
 import yaml
 
-from benchmarks.runner import Runner, RunOptions, Summary
+from benchmarks.engine.runner import Runner, RunOptions, Summary
+from benchmarks.engine.suite import load_suite
 from benchmarks.store import Row, Store
-from benchmarks.suite import load_suite
 
 RECIPE = {"steps": 2, "batch": 4, "lr": 0.01, "warmup": 0}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.runner import Runner, RunOptions
+from benchmarks.engine.runner import Runner, RunOptions
+from benchmarks.engine.suite import load_suite
 from benchmarks.store import Store
-from benchmarks.suite import load_suite
 
 PLUGIN = Path(__file__).parent / "plugin"
 if str(PLUGIN) not in sys.path:

@@ -38,9 +38,7 @@ def load_exactly(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> N
         if key not in state:
             raise WeightsError(f"{where}: no key {key!r}, expected shape {shape_text(value)}")
         if state[key].shape != value.shape:
-            raise WeightsError(
-                f"{where}: key {key!r} has shape {shape_text(state[key])}, expected {shape_text(value)}"
-            )
+            raise WeightsError(f"{where}: key {key!r} has shape {shape_text(state[key])}, expected {shape_text(value)}")
     if extra := sorted(set(state) - set(expected)):
         raise WeightsError(f"{where}: no place for {listed(state, extra)}")
     check_finite(state, where)

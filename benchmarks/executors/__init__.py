@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmarks.runner import RunOptions
-    from benchmarks.suite import Suite
+    from benchmarks.engine.runner import RunOptions
+    from benchmarks.engine.suite import Suite
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = ()) -> int:
 
     Returns the exit status: 0 when every cell has its rows, 1 otherwise, 130 after Ctrl-C.
     """
-    from benchmarks.runner import Runner
+    from benchmarks.engine.runner import Runner
     from benchmarks.store import Store
 
     store = Store(work.out)

@@ -24,12 +24,12 @@ from typing import Any
 
 import submitit
 
+from benchmarks.engine.plan import cell_key, cell_task, plan
+from benchmarks.engine.suite import Cell
 from benchmarks.executors import Work
 from benchmarks.executors.local import visible_gpus
-from benchmarks.plan import cell_key, cell_task, plan
 from benchmarks.store import Store, key_of
-from benchmarks.suite import Cell
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 ROOT = Path(__file__).parents[2]
 ARRAY = 1000  # jobs of an array where the cluster does not say its MaxArraySize (Slurm's default is 1001)
@@ -80,7 +80,7 @@ class CellsJob:
 
         Raises: SystemExit after a SIGTERM, once the checkpoint of a training is written.
         """
-        from benchmarks.runner import Runner
+        from benchmarks.engine.runner import Runner
 
         # else the error of a process that decodes and dies of the signal would become a failed row
         signal.signal(signal.SIGTERM, signal.default_int_handler)

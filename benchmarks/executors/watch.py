@@ -9,12 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from benchmarks.engine.plan import cell_key, cell_task, plan
+from benchmarks.engine.runner import Summary
 from benchmarks.executors import Work
 from benchmarks.executors.slurm import Resources, Submitted, job_name, require_slurm, submit
-from benchmarks.plan import cell_key, cell_task, plan
-from benchmarks.runner import Summary
 from benchmarks.store import Store
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 POLL = (1.0, 15.0)  # seconds between questions to Slurm, at first and at most; the controller serves a whole cluster
 SAY_EVERY = 60.0  # seconds between lines of progress where nothing has changed

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.prepare.downloads import Download, check_name
 from benchmarks.prepare.packing import chosen, counted, encoded, rgb, write_json, write_parquet
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 Say = Callable[[str], None]
 FLICKR_SIZES = {"train": 4000, "val": 500, "test": 1000}

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan import missing_of
+from benchmarks.engine.plan import missing_of
 from benchmarks.prepare.packs import PACKS
 from tasks import build_task
-from tasks.task import Task, TaskError
+from tasks.contract import Task, TaskError
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Checked:
 def known_sets() -> dict[tuple[str, str], str]:
     """(task, set) -> the pack's name where there is one to prepare. Drawn sets are not among them."""
     from tasks.classification.sources import DATA as LABELLED
-    from tasks.detection.data import KNOWN as DETECTION
-    from tasks.retrieval.data import DATA as CAPTIONS
+    from tasks.detection.labels.folders import KNOWN as DETECTION
+    from tasks.retrieval.captions import DATA as CAPTIONS
     from tasks.segmentation.adapter import SMALL_SETS
     from tasks.segmentation.sets import KNOWN as SEGMENTATION
 
@@ -148,7 +148,7 @@ def _segmentation(found: Checked, task: Any) -> None:
 
 
 def _retrieval(found: Checked, task: Any) -> None:
-    from tasks.retrieval.data import caption_data, load_captions
+    from tasks.retrieval.captions import caption_data, load_captions
 
     for split in caption_data(task.options.data).sizes:
         found.splits[split] = len(load_captions(task.root, task.options.data, split))
@@ -179,4 +179,3 @@ def _size(image: Any) -> str:
 _LOOKS: dict[str, Callable[[Checked, Any], None]] = {
     "classification": _classification, "segmentation": _segmentation, "retrieval": _retrieval, "detection": _detection,
 }  # fmt: skip
-

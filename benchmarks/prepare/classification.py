@@ -21,7 +21,7 @@ from benchmarks.prepare.packing import (
     write_json,
     write_parquet,
 )  # fmt: skip
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 Say = Callable[[str], None]
 Entry = tuple[Path, int]  # a file and its label

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.prepare.downloads import Download, check_name
 from benchmarks.prepare.packing import counted, encoded, rgb, shrunk, write_json, write_tars
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 Say = Callable[[str], None]
 SIZES = {"train": 2022, "val": 800}

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 DEPTH = ("", "*/", "*/*/", "*/*/*/")  # how far below a given path its parts are looked for

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from benchmarks.prepare.downloads import check_name
-from tasks.pictures import read_picture
+from tasks.data.pictures import read_picture
 
 T = TypeVar("T")
 SHARD_BYTES = 13_600_000  # files stay below 15 MB

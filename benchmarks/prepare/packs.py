@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.prepare import captions, classification, coco, segmentation
 from benchmarks.prepare.downloads import Download
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 Build = Callable[[Download, Path, Mapping[str, int], Callable[[str], None]], None]
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from benchmarks.prepare.downloads import Download, check_name
 from benchmarks.prepare.packing import chosen, counted, encoded, rgb, shrunk, write_json, write_tars
-from tasks.pictures import read_picture
-from tasks.task import TaskError
+from tasks.contract import TaskError
+from tasks.data.pictures import read_picture
 
 Say = Callable[[str], None]
 Pair = tuple[str, Path, Path]  # id, picture, label map

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.store import Row, Store
 from tasks import build_task
-from tasks.task import Task
+from tasks.contract import Task
 
 DRAWS, LEVEL = 1000, 0.95
 

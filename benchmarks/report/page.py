@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gallery import FOLDER
 from benchmarks.report.compare import Point, cheapest, front, points, verdicts
 from benchmarks.report.confidence import DRAWS, Confidence
 from benchmarks.report.plots import plot, svg
 from benchmarks.report.published import beside
 from benchmarks.report.tables import cells, failures, newest, title
 from benchmarks.store import Row, Store
+from benchmarks.store.gallery import FOLDER
 
 PICTURES = 36  # more make the page heavy; the rest stays in its folder
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from benchmarks.reopen import find_row, reopen
+from benchmarks.engine.reopen import find_row, reopen
 from benchmarks.store import Store
-from tasks.task import View
+from tasks.contract import View
 
 HIDDEN = 2  # columns of a panel that are somebody's: the picture and its truth
 LINE = 16  # pixels

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.store import Row
-from tasks.task import Recipe
+from tasks.contract import Recipe
 
 Group = tuple[str, ...]
 

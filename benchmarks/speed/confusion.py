@@ -53,7 +53,7 @@ def measure(device: str, repeats: int) -> list[str]:
     mmcv_lite.install()
     from mmseg.evaluation import IoUMetric
 
-    from tasks.segmentation.confusion import image_counts
+    from tasks.segmentation.scoring.confusion import image_counts
 
     rows = []
     for maker in (noise, regions):

@@ -22,14 +22,14 @@ from PIL import Image, features
 
 from backbones import build_backbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
+from benchmarks.engine.sweep import eval_batches, sweep
 from benchmarks.speed.throughput import take_turns
-from benchmarks.sweep import eval_batches, sweep
 from tasks import build_task
 from tasks.classification.preprocess import evaluation_view, larger_side
 from tasks.classification.readers import decode
-from tasks.formats import read_columns
-from tasks.pictures import check_picture, read_picture, read_rgb
-from tasks.task import Batch
+from tasks.contract import Batch
+from tasks.data.formats import read_columns
+from tasks.data.pictures import check_picture, read_picture, read_rgb
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH, QUALITY = 375, 500, 90

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.detection.results import Detections
+from tasks.detection.scoring.results import Detections
 
 CATEGORIES, PER_IMAGE, SIDE, FULL, GRIDS = 1203, 300, 640, 19_809, 10
 
@@ -68,7 +68,7 @@ def detections(data: dict[str, Any], seed: int) -> Detections:
 
 def run_way(way: str, images: int) -> dict[str, Any]:
     """Numbers, seconds and peak MiB of one way in this process. Making the data is not timed."""
-    from tasks.detection.scoring import score
+    from tasks.detection.scoring.files import score
 
     data = labels(images)
     runs, seconds, numbers = GRIDS if way == "ten grids" else 1, 0.0, {}

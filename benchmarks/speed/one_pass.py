@@ -17,7 +17,7 @@ from PIL import Image
 
 from backbones import build_backbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
-from benchmarks.sweep import sweep
+from benchmarks.engine.sweep import sweep
 from tasks import build_task
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backbones.cost import macs
 from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
-from backbones.cost import macs
-from benchmarks.cost import FORWARD_AND_BACKWARD
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD
 from benchmarks.speed.contenders import Contender, build, compiled, eager
 
 WARM_UP = 2
@@ -152,9 +152,7 @@ def measure(
         "ratio_compiled": _ratio(times, "ours compiled", "timm compiled"),
         "latency_ms": {n: round(statistics.median(taken) * 1e3, 3) for n, taken in latency.items()},
         "peak_share": {
-            n: round(multiply_adds * batch / middle[n] / (side**3 / middle["matmul"]), 3)
-            for n in NAMES
-            if n in middle
+            n: round(multiply_adds * batch / middle[n] / (side**3 / middle["matmul"]), 3) for n in NAMES if n in middle
         },
         "peak_bytes": peak,
     }

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.grids import GridSchedule, parse_schedule
 from backbones.cost import macs
-from benchmarks.cost import FORWARD_AND_BACKWARD
-from benchmarks.pretrain import accuracy, train
-from benchmarks.pretrain_data import load_tiny_imagenet
+from backbones.grids import GridSchedule, parse_schedule
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD
+from benchmarks.experiments.pretrain import accuracy, train
+from benchmarks.experiments.pretrain_data import load_tiny_imagenet
 from benchmarks.studies.pictures import subset
 from benchmarks.studies.settings import study_main
 

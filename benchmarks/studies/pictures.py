@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.pretrain_data import Pictures, load_tiny_imagenet
-from tasks.pictures import read_rgb
+from benchmarks.experiments.pretrain_data import Pictures, load_tiny_imagenet
+from tasks.data.pictures import read_rgb
 
 
 def subset(pictures: Pictures, count: int) -> Pictures:
@@ -29,9 +29,7 @@ def _square(image: Tensor, side: int, crop: float) -> Tensor:
     return whole[:, top : top + side, left : left + side].to(torch.uint8)
 
 
-def validation_pictures(
-    folder: Path, count: int, side: int, crop: float = 1.0
-) -> Iterator[tuple[Tensor, Tensor]]:
+def validation_pictures(folder: Path, count: int, side: int, crop: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of uint8 `[B, 3, side, side]` and labels; at most `count` pictures, evenly spread over the classes.
 
     Of class folders the middle `crop` of the shorter side is seen, as timm's validation does; Tiny ImageNet whole.

@@ -1,5 +1,5 @@
 """Classification: pictures with labels, three protocols, official preprocessing."""
 
-from tasks.classification.task import Classification
+from tasks.classification.adapter import Classification
 
 __all__ = ["Classification"]

@@ -10,12 +10,12 @@ import numpy as np
 
 from tasks.classification.readers import Labelled
 from tasks.classification.sources import DataSpec, load, missing
-from tasks.task import Task
+from tasks.contract import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tasks.meters import Records
+    from tasks.contract.meters import Records
 
 
 class LabelledTask(Task):
@@ -69,7 +69,7 @@ class LabelledTask(Task):
         import torch
 
         from tasks.classification.scoring import right
-        from tasks.meters import weighted_mean
+        from tasks.contract.meters import weighted_mean
 
         records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
         label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]

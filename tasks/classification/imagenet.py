@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.classification.readers import Labelled, read_folder
-from tasks.formats import read_json
-from tasks.task import TaskError
+from tasks.contract import TaskError
+from tasks.data.formats import read_json
 
 FOLDERS = {
     "val": "imagenet/val", "real": "imagenet/val", "v2": "imagenetv2-matched-frequency-format-val", "a": "imagenet-a",

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.frozen import Frozen
-from tasks.task import Grid
+from tasks.contract import Grid
+from tasks.contract.frozen import Frozen
 
 
 class Classifier(nn.Module):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.formats import read_columns, read_json
-from tasks.task import TaskError
+from tasks.contract import TaskError
+from tasks.data.formats import read_columns, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def decode(content: Any, name: str = "picture") -> Tensor:
     import torch
     from PIL import Image
 
-    from tasks.pictures import read_rgb
+    from tasks.data.pictures import read_rgb
 
     if isinstance(content, bytes | Path):
         content = read_rgb(content, name)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.meters import Records, bootstrap
-from tasks.task import TaskError
+from tasks.contract import TaskError
+from tasks.contract.meters import Records, bootstrap
 
 
 def right(records: Mapping[str, Tensor]) -> dict[str, Tensor]:

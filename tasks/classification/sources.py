@@ -12,9 +12,9 @@ import numpy as np
 
 from tasks.classification.imagenet import SOURCES, imagenet_missing, read_imagenet
 from tasks.classification.readers import Labelled, read_folder, read_parquet, read_saved, read_sun397, read_torchvision
-from tasks.formats import read_json
-from tasks.scenes import scenes_folder
-from tasks.task import Recipe, TaskError
+from tasks.contract import Recipe, TaskError
+from tasks.data.formats import read_json
+from tasks.data.scenes import scenes_folder
 
 IMAGENET_SPLITS = ("val", "real", "v2", "a", "r", "sketch")
 

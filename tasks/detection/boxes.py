@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 
 def box_bias(h: int, w: int, device: torch.device | str | None = None, size: float | None = None) -> Tensor:

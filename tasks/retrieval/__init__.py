@@ -5,8 +5,8 @@ from typing import Any
 __all__ = ["ImageRetrieval", "Retrieval", "score_embeddings"]
 
 _HOME = {
-    "ImageRetrieval": "tasks.retrieval.image_task",
-    "Retrieval": "tasks.retrieval.task",
+    "ImageRetrieval": "tasks.retrieval.images.adapter",
+    "Retrieval": "tasks.retrieval.adapter",
     "score_embeddings": "tasks.retrieval.scoring",
 }
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.frozen import Frozen
-from tasks.task import Grid, TaskError
+from tasks.contract import Grid, TaskError
+from tasks.contract.frozen import Frozen
 
 POOLINGS = ("pooled", "mean")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.frozen import Frozen
-from tasks.task import Grid, TaskError
+from tasks.contract import Grid, TaskError
+from tasks.contract.frozen import Frozen
 
 # Sizes of text towers that are trained from scratch; open_clip's own names are known besides.
 TEXT: dict[str, dict[str, int]] = {

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.meters import RecordMeter
+from tasks.contract import View
+from tasks.contract.meters import RecordMeter
 from tasks.retrieval.ranks import Ranks, chance, compute_ranks
-from tasks.task import View
 
 TOP = 5  # images kept of each query, for pictures
 TILE = 1024

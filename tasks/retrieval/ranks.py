@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 CUTOFFS = (1, 5, 10)
 

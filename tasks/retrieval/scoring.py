@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.contract import TaskError
 from tasks.retrieval.ranks import Ranks, chance, check_embeddings, compute_ranks
-from tasks.task import TaskError
 
 
 def read_embeddings(path: str | Path) -> Tensor:

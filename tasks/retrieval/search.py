@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 KINDS = ("flat", "ivf", "hnsw")  # flat is exact; the others trade recall for speed
 

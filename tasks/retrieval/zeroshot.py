@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.task import TaskError
+from tasks.contract import TaskError
 
 ENSEMBLES = ("plain", "simple", "openai")
 CHUNK = 256  # prompts a forward pass
@@ -62,8 +62,7 @@ def class_embeddings(
         seen.add(name)
     texts = [prompt(name) for name in classes for prompt in prompts]
     parts = [
-        F.normalize(encode_text(tokenize(texts[i : i + CHUNK]).to(device)), dim=-1)
-        for i in range(0, len(texts), CHUNK)
+        F.normalize(encode_text(tokenize(texts[i : i + CHUNK]).to(device)), dim=-1) for i in range(0, len(texts), CHUNK)
     ]
     mean = torch.cat(parts).unflatten(0, (len(classes), len(prompts))).mean(1)
     return F.normalize(mean, dim=-1)

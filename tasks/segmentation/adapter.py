@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
 from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
-from tasks.task import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from tasks.segmentation.heads import Segmenter
-    from tasks.segmentation.meter import SegmentationMeter
+    from tasks.segmentation.scoring.meter import SegmentationMeter
 
 CROP, MINI_CROP, SCENES_CROP = 480, 240, 120  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
 SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample", "scenes")  # pictures of at most 320 px
@@ -152,7 +152,7 @@ class Segmentation(Task):
         """Mean cross-entropy over labelled pixels; `count` is their number. Images are crops."""
         import torch
 
-        from tasks.segmentation.confusion import IGNORE
+        from tasks.segmentation.scoring.confusion import IGNORE
 
         labels = batch.targets["label"]
         pixels = model.backbone.normalise(batch.images)
@@ -186,13 +186,13 @@ class Segmentation(Task):
         """`counts` int64 `[B, 3, C]`: intersection, predicted and labelled area of each image and class."""
         import torch
 
-        from tasks.segmentation.confusion import image_counts
+        from tasks.segmentation.scoring.confusion import image_counts
 
         found = zip(self.labels(model, batch, view), batch.targets["label"], strict=True)
         return {"counts": torch.stack([image_counts(p, label, model.num_classes) for p, label in found])}
 
     def meter(self, split: str) -> SegmentationMeter:
-        from tasks.segmentation.meter import SegmentationMeter
+        from tasks.segmentation.scoring.meter import SegmentationMeter
 
         return SegmentationMeter(self.classes)
 

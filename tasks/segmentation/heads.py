@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tasks.segmentation.confusion import IGNORE
-from tasks.task import Grid, TaskError
+from tasks.contract import Grid, TaskError
+from tasks.segmentation.scoring.confusion import IGNORE
 
 
 def _common(width: int, num_classes: int) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.pictures import read_picture
-from tasks.segmentation.confusion import IGNORE
-from tasks.task import TaskError
+from tasks.contract import TaskError
+from tasks.data.pictures import read_picture
+from tasks.segmentation.scoring.confusion import IGNORE
 
 _ONE_BYTE = ("L", "P", "1")  # modes whose pixels are small integers; palette images are read by index
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tasks.pictures import check_picture
+from tasks.contract import TaskError
+from tasks.data.pictures import check_picture
 from tasks.segmentation import mmcv_lite
-from tasks.segmentation.confusion import IGNORE
 from tasks.segmentation.labels import check_sizes, read_label_map, to_classes
+from tasks.segmentation.scoring.confusion import IGNORE
 from tasks.segmentation.sets import SegmentationSet
-from tasks.task import TaskError
 
 mmcv_lite.install()
 
@@ -137,9 +137,7 @@ class SegmentationData(Dataset):
             aside = held_out(self.names)
             self.indices = [i for i in self.indices if (self.names[i] in aside) == (split == "minival")]
         self._check_pairs(found, split, infos)
-        self.load = Compose(
-            [LoadCheckedImage(), LoadCheckedAnnotations(len(self.classes), found.spec.ignore_index)]
-        )
+        self.load = Compose([LoadCheckedImage(), LoadCheckedAnnotations(len(self.classes), found.spec.ignore_index)])
         self.pipeline = Compose([TRANSFORMS.build(config) for config in train_pipeline(crop)])
 
     @staticmethod

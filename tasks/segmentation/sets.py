@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.scenes import scenes_folder
-from tasks.task import TaskError
+from tasks.contract import TaskError
+from tasks.data.scenes import scenes_folder
 
 Folders = tuple[str, str, str]  # images, annotations, list of ids ("" where the images are the list)
 

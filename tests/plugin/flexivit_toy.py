@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tasks import Options, Recipe, Task, TaskCard, option
-from tasks.meters import ScoredRecords
+from tasks.contract.meters import ScoredRecords
 
 
 class Quarters(torch.utils.data.Dataset):

@@ -1,0 +1,264 @@
+"""The front door: run suites, list what there is, score predictions made anywhere.
+
+python run_all.py run mini/classification --data-root DATA --out results/runs/mini
+python run_all.py plan paper/fast_transfer --json
+python run_all.py ls backbones --json
+python run_all.py check task classification --data-root DATA
+python run_all.py score segmentation --predictions DIR --annotations DIR --num-classes 150 --reduce-zero-label
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.cli.bench import bench
+from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.run import run
+from benchmarks.cli.score import score
+from benchmarks.cli.use import use
+from benchmarks.cost.rates import FILE as RATES
+
+app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False)
+app.add_typer(score, name="score")
+app.add_typer(use, name="use")
+app.command()(run)
+app.command()(bench)
+check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
+app.add_typer(check, name="check")
+
+
+class Listing(StrEnum):
+    backbones = "backbones"
+    tasks = "tasks"
+    suites = "suites"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+
+
+@app.callback()
+def verbs() -> None:
+    """Does one flexible ViT replace my fixed ones, on my task, at my budget?"""
+
+
+@app.command(name="ls")
+def list_(
+    what: Listing,
+    pattern: Annotated[str, typer.Argument(help="Wildcard; `timm:*dinov2*` lists timm's ViTs.")] = "*",
+    as_json: AsJson = False,
+) -> None:
+    """List backbones, tasks or suites.  Example: run_all.py ls backbones 'flexivit_b*'"""
+    rows = {Listing.backbones: _backbones, Listing.tasks: _tasks, Listing.suites: _suites}[what](pattern)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        raise ValueError(f"no {what.value} match {pattern!r}; try: run_all.py ls {what.value}")
+    columns = list(rows[0])
+    widths = [max(len(str(r[c] or "-")) for r in [*rows, dict(zip(columns, columns, strict=True))]) for c in columns]
+    for row in [dict(zip(columns, columns, strict=True)), *rows]:
+        print("  ".join(str(row[c] or "-").ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+
+
+def _backbones(pattern: str) -> list[dict[str, Any]]:
+    from backbones import backbone_spec, list_backbones
+
+    specs = [backbone_spec(name) for name in list_backbones(pattern)]
+    keys = ("name", "image_size", "native_grid", "trained_on", "weights", "licence")
+    return [{k: getattr(s, k) for k in keys} for s in specs]
+
+
+def _tasks(pattern: str) -> list[dict[str, Any]]:
+    from tasks import list_tasks, task_class
+
+    return [{"name": n, "class": f"{task_class(n).__module__}:{task_class(n).__name__}"} for n in list_tasks(pattern)]
+
+
+def _suites(pattern: str) -> list[dict[str, Any]]:
+    import fnmatch
+
+    import yaml
+
+    from benchmarks.engine.suite import list_suites
+
+    found = {n: yaml.safe_load(p.read_text()) for n, p in list_suites().items() if fnmatch.fnmatch(n, pattern)}
+    return [
+        {"name": name, "tasks": len(raw["tasks"]), "description": raw["description"]} for name, raw in found.items()
+    ]
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "demo",
+    out: Out = None,
+    data_root: DataRoot = Path("data"),
+    settings: Set = None,
+    only: Only = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or the name of a device in the table of rates.")] = "cpu",
+    rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
+    as_json: AsJson = False,
+) -> None:
+    """Every cell: done, to do, or blocked and by what; its cost. Starts nothing.
+
+    Example: run_all.py plan paper/transfer_table --data-root DATA --json
+    """
+    from benchmarks.engine.plan import plan as planned
+    from benchmarks.engine.suite import load_suite
+    from benchmarks.store import Store
+
+    found = load_suite(suite, data_root, settings or [], listed(only))
+    store = Store(folder_of(suite, out))
+    cells = planned(found, store, data_root, device, rates=rates)
+    if as_json:
+        print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
+        return
+    for entry in cells:
+        hours = "" if entry.hours is None else f"  {entry.macs / 1e9:.0f} GMACs, about {entry.hours:.2f} h"
+        print(f"{entry.state:8}{entry.cell.label}{hours}")
+    for text in dict.fromkeys(m for c in cells for m in c.missing):
+        print(f"missing: {text}")
+    counts = {s: sum(c.state == s for c in cells) for s in ("done", "to do", "blocked")}
+    total = sum(c.hours or 0 for c in cells)
+    kinds = {c.rate for c in cells if c.rate}
+    how = "; an assumed speed, nothing was measured there (bench --rates)" if "assumed" in kinds else ""
+    print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}{how}")
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    within: Annotated[float, typer.Option(min=0, help="Points that a cheaper choice may lose.")] = 1.0,
+    latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Also README, plots and CSV to be kept, there.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The page, tables and plots of a run, in OUT/report.  Example: run_all.py report results/runs/mini --within 0.5"""
+    from benchmarks.report.build import latency_lines, write_measured, write_report
+    from benchmarks.report.tables import markdown, newest
+    from benchmarks.store import Store
+
+    store = Store(out)
+    if not (rows := store.rows()):
+        raise ValueError(f"no rows in {out / 'rows.jsonl'}; run a suite with --out {out} first")
+    if as_json:
+        print(json.dumps(newest(rows), indent=1))
+        return
+    if latency is not None:
+        print("\n".join(latency_lines(rows, latency)))
+        return
+    if to is not None:
+        write_measured(store, to, within / 100)
+    folder = write_report(store, within / 100)
+    print(markdown(rows) + f"\nwritten to {folder}: page.html, tables.md, tables.tex, rows.csv, plots")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="acceleration, pi_resize or representations.")],
+    scale: Annotated[str, typer.Argument(help="demo, mini or paper.")] = "mini",
+    data_root: DataRoot = Path("data"),
+    out: Out = None,
+    settings: Set = None,
+    device: Device = "cpu",
+) -> None:
+    """A study of the backbone itself, on DATA/pretrain.  Example: run_all.py study pi_resize mini --data-root DATA"""
+    from benchmarks.studies.settings import run_study
+
+    folder = out or Path("results/runs/studies") / name
+    run_study(name, scale, data_root / "pretrain", folder, device, settings or [])
+    print((folder / "table.md").read_text())
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A pack, such as cars98; `check data` lists them.")],
+    sources: Annotated[list[Path], typer.Option("--from", help="Folder or archive of the download; may be repeated.")],
+    out: Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Data root to build the pack in.")] = Path("data"),
+) -> None:
+    """Build a small pack from an official download, whole or not at all.
+
+    Example: run_all.py prepare voc21 --from VOCdevkit --out DATA
+    """
+    from benchmarks.prepare import prepare as build
+
+    for path in build(name, sources, out):
+        print(path)
+    print(f"try: run_all.py check data {name} --data-root {out}")
+
+
+@check.command(name="data")
+def check_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets, or one suite; none: all known sets.")] = None,
+    data_root: DataRoot = Path("data"),
+    only: Only = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is the data there, whole and readable? For what is missing: where it is to be had, and what to do.
+
+    Example: run_all.py check data cars98 voc21 --data-root DATA
+    """
+    from benchmarks.engine.suite import list_suites
+    from benchmarks.prepare.check import check_sets, known_sets
+
+    names, known = names or [], {name for _, name in known_sets()}
+    if len(names) == 1 and names[0] not in known and (names[0] in list_suites() or names[0].endswith(".yaml")):
+        _check_suite(names[0], data_root, only)
+    found = []
+    for one in check_sets(names, data_root):
+        found.append(one)
+        if not as_json:
+            print("\n".join(one.lines()), flush=True)
+    if as_json:
+        import dataclasses
+
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+    else:
+        print(", ".join(f"{sum(one.state == s for one in found)} {s}" for s in ("ok", "missing", "wrong")))
+    # all sets are never there; only what is wrong, or was asked for by name, makes a failure
+    raise typer.Exit(int(any(one.state == "wrong" or (names and one.state != "ok") for one in found)))
+
+
+def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
+    from benchmarks.engine.plan import cell_task, missing_of
+    from benchmarks.engine.suite import load_suite
+
+    found = load_suite(suite, data_root, only=listed(only))
+    missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
+    for text in missing:
+        print(f"missing: {text}")
+    print(f"{len(missing)} missing" if missing else "all there")
+    raise typer.Exit(1 if missing else 0)
+
+
+@check.command(name="task")
+def check_task(
+    name: Annotated[str, typer.Argument(help="A task's name or module:Class.")],
+    data_root: DataRoot = Path("data"),
+    options: Annotated[str, typer.Option(help="The task's options as JSON or YAML.")] = "{}",
+    grids: Annotated[str, typer.Option(help="Two grids, separated by a comma.")] = "4,8",
+) -> None:
+    """Does an adapter keep the contract?  Example: run_all.py check task my_package:Depth"""
+    import yaml
+
+    from benchmarks.engine.conformance import check_task as prove
+    from tasks import build_task
+
+    found = prove(build_task(name, data_root, yaml.safe_load(options)), tuple(int(g) for g in grids.split(",")))
+    for line in found:
+        print(line)
+    raise typer.Exit(1 if any(line.startswith("FAIL") for line in found) else 0)
+
+
+def main() -> None:
+    """Run a verb; what a user can mend is one line on standard error and exit status 2."""
+    try:
+        app()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

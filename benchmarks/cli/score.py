@@ -1,0 +1,57 @@
+"""The verb `score`: metrics of predictions made anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+score = typer.Typer(help="Score predictions made anywhere; JSON on standard output.", no_args_is_help=True)
+
+
+@score.command()
+def classification(records: Annotated[Path, typer.Argument(help="samples/*.npz of a row.")]) -> None:
+    """top1, top5 and their bootstrap intervals of a per-sample file."""
+    from tasks.classification.scoring import score_file
+
+    print(json.dumps(score_file(records), indent=1))
+
+
+@score.command()
+def segmentation(
+    predictions: Annotated[Path, typer.Option(help="Folder of PNG label maps.")],
+    annotations: Annotated[Path, typer.Option(help="Folder of PNG label maps of the same names.")],
+    num_classes: Annotated[int, typer.Option(min=1)],
+    reduce_zero_label: Annotated[bool, typer.Option(help="Label 0 is ignored, 1 becomes 0 (ADE20k).")] = False,
+    ignore_index: Annotated[int, typer.Option()] = 255,
+) -> None:
+    """mIoU, mAcc, aAcc and per-class IoU of label maps."""
+    from tasks.segmentation.scoring.folders import score_folder
+
+    print(json.dumps(score_folder(predictions, annotations, num_classes, reduce_zero_label, ignore_index), indent=1))
+
+
+@score.command()
+def retrieval(
+    image_embeddings: Annotated[Path, typer.Option(help=".npy [images, D]")],
+    text_embeddings: Annotated[Path, typer.Option(help=".npy [captions, D]")],
+    pairs: Annotated[Path, typer.Option(help="JSON: caption index -> image index.")],
+) -> None:
+    """Recall@1/5/10, median and mean rank in both directions."""
+    from tasks.retrieval.scoring import score_embeddings
+
+    print(json.dumps(score_embeddings(image_embeddings, text_embeddings, pairs), indent=1))
+
+
+@score.command()
+def detection(
+    predictions: Annotated[Path, typer.Option(help="JSON in LVIS results format.")],
+    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
+    official: Annotated[bool, typer.Option("--official", help="Use the lvis package itself.")] = False,
+) -> None:
+    """AP AP50 AP75 APs APm APl APr APc APf AR of boxes; null where no category has such a box."""
+    from tasks.detection.scoring.files import score as score_boxes
+
+    print(json.dumps(score_boxes(predictions, annotations, official), indent=1))

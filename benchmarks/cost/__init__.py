@@ -1,0 +1,1 @@
+"""What a grid costs: multiply-adds, measured rates."""

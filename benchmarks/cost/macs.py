@@ -1,0 +1,74 @@
+"""What a cell costs: MACs of a backbone at a grid, estimated hours."""
+
+from __future__ import annotations
+
+import functools
+import json
+import statistics
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from backbones import backbone_spec, build_backbone
+from backbones.cost import macs, shape_macs
+from backbones.grids import Grid, parse_schedule
+from benchmarks.cost.rates import Rate, assumed_speed, device_key, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
+
+
+@functools.lru_cache(maxsize=64)
+def _outline(name: str, options: str) -> nn.Module | None:
+    """The architecture without weights or memory; None where a backbone cannot be built so."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build_backbone(name, pretrained=False, **json.loads(options))
+    except Exception:  # a plug-in's backbone may need its weights, or other options: then its cost is unknown
+        return None
+
+
+def macs_of(name: str, options: Mapping[str, Any], grid: Grid, side: int) -> int | None:
+    """MACs by name, for a plan; None where they cannot be known without weights."""
+    if (shape := backbone_spec(name).shape) is not None:
+        return shape_macs(shape, grid, (side, side))
+    return _counted(name, json.dumps(dict(options), sort_keys=True), grid, side)
+
+
+@functools.lru_cache(maxsize=1024)
+def _counted(name: str, options: str, grid: Grid, side: int) -> int | None:
+    encoder = _outline(name, options)
+    try:
+        return None if encoder is None else macs(encoder, grid, side)
+    except Exception:  # a plug-in's forward pass may fail without values; the run will say so
+        return None
+
+
+def estimate(
+    cell: Any, steps: int, batch: int, images: int | None, side: int, device: str, rows: list[Any], rates: list[Rate]
+) -> dict[str, Any]:
+    """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
+
+    `rows`: measured in this folder; else `measured`: the nearest model and grid that `bench --rates` saw on the device,
+    training and evaluation each by their own; else `assumed`. Heads, text towers, teachers and decoding are left out.
+    """
+    grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
+    views = [v.grid for v in cell.views]
+    needed = {g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *views}}
+    if any(v is None for v in needed.values()):
+        return {"macs": None, "hours": None, "rate": None}
+    trained = {g: FORWARD_AND_BACKWARD * needed[g] * steps * batch * share for g, share in grids.items()}
+    evaluated = [(g, needed[g] * (images or 0)) for g in views]
+    total = sum(trained.values()) + sum(count for _, count in evaluated)
+    seconds, source = total / assumed_speed(device, rates), "assumed"
+    shape = backbone_spec(cell.backbone).shape
+    found = {g: nearest(rates, device_key(device), shape, g) for g in needed} if shape and rates else {}
+    if own := [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]:
+        seconds, source = total / statistics.median(own), "rows"
+    elif found and all(found.values()) and all(found[g].training for g in grids):
+        seconds = sum(count / found[g].training for g, count in trained.items())
+        seconds, source = seconds + sum(count / found[g].forward for g, count in evaluated), "measured"
+    return {"macs": int(total), "hours": round(seconds / 3600, 4), "rate": source}

@@ -1,0 +1,349 @@
+"""Carries a plan out: skip what is done, run a cell, write its rows or its failure, go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from backbones.cost import macs
+from backbones.grids import parse_schedule, patch_size
+from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
+from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
+from benchmarks.engine.suite import Cell, Suite
+from benchmarks.engine.sweep import SweepResult
+from benchmarks.engine.training.trainer import Trained, Trainer
+from benchmarks.store import Row, Store, environment, key_of
+from benchmarks.store.gallery import keep_pictures
+from tasks.contract import Task, TaskError, View
+
+PICTURED = 4  # grids side by side in a picture
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, nothing of what: none of this is part of a suite.
+
+    `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
+    checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
+    forward pass, None: no limit. `workers`: processes that decode, None: as many as `decoding_processes` says.
+    `skip_broken`: pass over pictures that cannot be read, and count them.
+    """
+
+    device: str = ""
+    precision: str = ""
+    every_seconds: float = 60.0
+    batch: int = 64
+    token_budget: int | None = None
+    workers: int | None = None
+    compile: bool = False
+    tensorboard: bool = False
+    skip_broken: bool = False
+
+
+@dataclass
+class Summary:
+    """Cells by what became of them; `failed` holds label and error, `blocked` label and what is missing."""
+
+    done: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    blocked: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 when every cell has its rows."""
+        return 1 if self.failed or self.blocked else 0
+
+    def lines(self) -> list[str]:
+        """What to print at the end."""
+        counts = (
+            f"{len(self.ran)} run, {len(self.done)} done before, {len(self.failed)} failed, {len(self.blocked)} blocked"
+        )
+        return [
+            counts,
+            *(f"failed: {a}: {b}" for a, b in self.failed),
+            *(f"blocked: {a}: {b}" for a, b in self.blocked),
+        ]
+
+
+def build_accelerator(options: RunOptions) -> Accelerator:
+    """The device and precision of this process; a precision that the device lacks is said, not swapped silently.
+
+    Raises: TaskError where a GPU is asked for and none is there.
+    """
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise TaskError(f"no device {device!r}; there are: cpu, cuda (choose GPUs by CUDA_VISIBLE_DEVICES)")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TaskError("device cuda: this torch sees no GPU; use --device cpu")
+    precision = options.precision or ("bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no")
+    if precision not in ("no", "bf16", "fp16"):
+        raise TaskError(f"no precision {precision!r}; there are: no, bf16, fp16")
+    if precision == "fp16":
+        raise TaskError("precision fp16 needs loss scaling, which the loop does not do; use bf16 or no")
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+class Runner:
+    """Runs the cells of a suite into a store.
+
+    Example: `Runner(load_suite("demo"), Store("results/runs/demo"), "data").run().status`
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        store: Store,
+        data_root: str | Path,
+        options: RunOptions = RunOptions(),
+        say: Callable[[str], None] | None = None,
+    ):
+        self.suite, self.store, self.data_root = suite, store, Path(data_root)
+        self.say = say or (lambda text: print(text, flush=True))
+        self.accelerator = build_accelerator(options)
+        if not self.accelerator.is_main_process:
+            self.say = lambda text: None
+        workers = decoding_processes(self.accelerator.device, processes_here(), options.workers)
+        self.options = dataclasses.replace(options, workers=workers)
+        self.trainer = Trainer(store, self.accelerator, self.options, self.say)
+        self._fingerprints: dict[str, str] = {}
+        self._started = datetime.now(UTC)
+
+    def run(self) -> Summary:
+        """Every cell that is not done; cells that another runner holds are waited for at the end.
+
+        Raises: KeyboardInterrupt, after the checkpoint of the running cell is written; StoreError where results cannot
+        be written from the start.
+        """
+        if self.accelerator.is_main_process:
+            self.store.check_writable()
+        summary, waiting, count = Summary(), [], len(self.suite.cells)
+        beside = f", {self.options.workers} processes decode" if self.options.workers else ""
+        where = f"{self.accelerator.device}, precision {self._precision()}{beside}"
+        self.say(f"{self.suite.name}: {count} cells on {where}")
+        for number, cell in enumerate(self.suite.cells, 1):
+            if not self._one(cell, f"[{number}/{count}]", summary, wait=False):
+                waiting.append((number, cell))
+        for number, cell in waiting:
+            self._one(cell, f"[{number}/{count}]", summary, wait=True)
+        return summary
+
+    def _precision(self) -> str:
+        return "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
+
+    def _one(self, cell: Cell, place: str, summary: Summary, wait: bool) -> bool:
+        """False where another runner has the cell and we do not wait."""
+        try:
+            task = cell_task(cell, self.data_root)
+            missing = missing_of(task, cell.splits)
+        except Exception as error:
+            self._fail(cell, None, error, summary)
+            return True
+        if missing:
+            summary.blocked.append((cell.label, missing[0]))
+            self.say(f"{place} {cell.label}: blocked: {missing[0]}")
+            return True
+        name = cell_key(cell, task)
+        if self.accelerator.num_processes > 1:
+            # the processes of a group go through all cells together; only other groups' claims could differ
+            self._attempt(cell, task, place, summary)
+            return True
+        with self.store.locked(name) if wait else self.store.claim(name) as ours:
+            if ours is False:
+                self.say(f"{place} {cell.label}: another runner has it")
+                return False
+            if wait and (error := self._failed_elsewhere(name)):
+                summary.failed.append((cell.label, error))
+                return True
+            self._attempt(cell, task, place, summary)
+        return True
+
+    def _attempt(self, cell: Cell, task: Task, place: str, summary: Summary) -> None:
+        try:
+            if self.accelerator.num_processes == 1:
+                self.store.check_writable()
+            wrote = self._cell(cell, task, place)
+        except Exception as error:
+            self._fail(cell, task, error, summary)
+        else:
+            (summary.ran if wrote else summary.done).append(cell.label)
+
+    def _failed_elsewhere(self, name: str) -> str | None:
+        """The error of another runner that tried the cell while this one ran."""
+        rows = [r for r in self.store.rows() if r.get("cell_key") == name]
+        last = rows[-1] if rows else {"status": "ok"}
+        late = last["status"] == "failed" and datetime.fromisoformat(last["started"]) >= self._started
+        return last["error"] if late else None
+
+    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary) -> None:
+        text = one_line(error)
+        row = self._identity(cell, task) | {
+            "status": "failed", "error": text, "metrics": {}, "split": None, "eval_grid": None,
+            "traceback": "".join(traceback.format_exception(error)), "env": environment(),
+        }  # fmt: skip
+        if self.accelerator.is_main_process:
+            try:
+                self.store.append([row])
+            except OSError as unwritten:  # the other cells may still find room
+                text += f" (and no row of it could be written: {unwritten.strerror})"
+        summary.failed.append((cell.label, text))
+        self.say(f"  failed: {cell.label}: {text}")
+
+    def _cell(self, cell: Cell, task: Task, place: str) -> bool:
+        """Train where needed, look at what is missing, write the rows. False where nothing was missing."""
+        started, clock = datetime.now(UTC), time.perf_counter()
+        fingerprint = self._fingerprint(cell, task)
+        weights = self.trainer.weights_hash(cell)
+        train_key = key_of({
+            "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
+        })  # fmt: skip
+        done = self.store.done().items()
+        known = self._shared({k for k, r in done if self.options.skip_broken or not r.get("skipped")})
+        keys = {
+            (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
+        }
+        todo = {pair: key for pair, key in keys.items() if key not in known}
+        if not todo:
+            self.say(f"{place} {cell.label}: done")
+            return False
+        self.say(f"{place} {cell.label}: {len(todo)} of {len(keys)} rows to do")
+        trained = self.trainer.obtain(cell, task, train_key)
+        identity = self._identity(cell, task) | {
+            "train_key": train_key, "weights_hash": weights, "data_fingerprint": fingerprint,
+            "started": started.isoformat(timespec="seconds"),
+        }  # fmt: skip
+        for split in cell.splits:
+            views = [v for s, v in todo if s == split]
+            if not views:
+                continue
+            result = self._look(task, trained, views, split)
+            rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
+            for row in rows:
+                row["seconds"] = round(time.perf_counter() - clock, 3)
+                # not from the wall clock, which may have been set back meanwhile
+                row["finished"] = (started + timedelta(seconds=row["seconds"])).isoformat(timespec="seconds")
+            if self.accelerator.is_main_process:
+                self.store.append(rows)
+                self._pictures(cell, task, trained, split, result)
+            values = "  ".join(
+                f"{r['eval_grid']}: {r['metrics'].get(task.card.metric, float('nan')):.4f}" for r in rows
+            )
+            self.say(f"  {split} {task.card.metric} at grid {values}")
+            for note in rows[0]["notes"]:
+                self.say(f"  {note}")
+        return True
+
+    def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
+        """A few pictures of the first seed; a picture that fails is said and costs no row."""
+        samples = {view: values for view, _, values in result.rows if values is not None}
+        if cell.seed or not samples:
+            return
+        order = sorted(samples, key=lambda v: v.grid)
+        chosen = dict.fromkeys(order[i * (len(order) - 1) // (PICTURED - 1)] for i in range(PICTURED))
+        try:
+            trained.model.eval()
+            with self.accelerator.autocast():  # as the rows were made
+                made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
+            if made:
+                keep_pictures(self.store, f"{cell.label}, {split}", made)
+        except Exception as error:
+            self.say(f"  no pictures of {cell.label}: {type(error).__name__}: {error}")
+
+    def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
+        """One pass; the choice that won on minival is looked at under each view's own key."""
+        asked = {
+            dataclasses.replace(v, options=tuple(sorted({**dict(v.options), **trained.choice}.items()))): v
+            for v in views
+        }
+        self.trainer.calibrate(task, trained.model, views)
+        result = self.trainer.sweep(task, trained.model, list(asked), split)
+        result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
+        result.seconds = {asked[v]: s for v, s in result.seconds.items()}
+        return result
+
+    def _rows(
+        self, result: SweepResult, trained: Trained, task: Task, identity: Row, split: str, keys: dict[View, str]
+    ) -> list[Row]:
+        rows = []
+        for view, metrics, samples in result.rows:
+            encoder = getattr(trained.model, "backbone", None)
+            counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
+            seconds = result.seconds[view]
+            side = task.card.image_size
+            patch = patch_size(side, view.grid)
+            row = identity | {
+                "row_key": keys[view], "view_key": view_key(task, view, split), "status": "ok", "split": split,
+                "eval_grid": _side(view.grid), "patch": _side(patch), "resize": view.resize,
+                "view_options": dict(view.options) | trained.choice, "eval_options": task.options.stage("eval"),
+                "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
+                "images": result.images, "training": trained.notes, "precision": self._precision(),
+                "cost": {
+                    "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
+                    "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
+                },
+                "device": str(self.accelerator.device), "notes": [*trained.notes.get("notes", []), *result.notes],
+                "env": environment(),
+            }  # fmt: skip
+            if skipped := result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}):
+                row["skipped"] = skipped
+            if samples is not None and self.accelerator.is_main_process:
+                row["samples"] = self.store.save_samples(row["row_key"], samples)
+            rows.append(row)
+        return rows
+
+    def _identity(self, cell: Cell, task: Task | None) -> Row:
+        grid: Any = cell.train
+        if grid is not None and parse_schedule(grid).kind == "fixed":
+            grid = _side(parse_schedule(grid).grids[0])
+        row = {
+            "suite": cell.suite, "task": cell.task, "backbone": cell.backbone, "train_grid": grid, "seed": cell.seed,
+            "options": dict(cell.options), "backbone_options": dict(cell.backbone_options), "label": cell.label,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        if task is not None:
+            row |= {
+                "protocol": task.card.protocol, "metric": task.card.metric, "image_size": task.card.image_size,
+                "higher_is_better": task.card.higher_is_better, "recipe": dataclasses.asdict(task.recipe),
+                "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
+            }  # fmt: skip
+        return row
+
+    def _fingerprint(self, cell: Cell, task: Task) -> str:
+        where = key_of({"task": cell.task, "options": dict(cell.options)})
+        if where not in self._fingerprints:
+            self._fingerprints[where] = task.fingerprint()
+        return self._fingerprints[where]
+
+    def _shared(self, value: Any) -> Any:
+        """The main process's value, in all processes: they must decide alike."""
+        return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+
+def one_line(error: BaseException) -> str:
+    """What failed, for a row: the first line of the message; of a worker's error, its own last line.
+
+    Example: `one_line(ValueError("no such grid"))` is "ValueError: no such grid"
+    """
+    lines = str(error).strip().splitlines() or ["no message"]
+    if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
+        name, _, text = lines[-1].partition(": ")
+        return f"{name.rpartition('.')[2]}: {text}"
+    if "DataLoader worker" in lines[0]:
+        died = "a process that decodes pictures died, often for want of memory; try fewer --workers"
+        return f"{type(error).__name__}: {died} ({lines[0].strip()})"
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _side(grid: tuple[int, int]) -> int | str:
+    return grid[0] if grid[0] == grid[1] else f"{grid[0]}x{grid[1]}"

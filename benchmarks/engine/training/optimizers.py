@@ -1,0 +1,135 @@
+"""Optimizer, learning-rate schedule, clipping and weight averaging: what a recipe's words mean."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.engine.training.adam import AdamWBf16
+from tasks.contract import Recipe, TaskError
+
+OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam")
+SCHEDULES = ("cosine", "poly", "constant")
+POLY_POWER = 0.9
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raises: TaskError naming the first value that cannot be."""
+    for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if getattr(recipe, name) not in known:
+            raise TaskError(f"recipe: no {name} {getattr(recipe, name)!r}; there are: {', '.join(known)}")
+    for name in ("batch", "accumulate"):
+        if getattr(recipe, name) < 1:
+            raise TaskError(f"recipe: {name} must be 1 or more, not {getattr(recipe, name)}")
+    for name in ("steps", "warmup", "lr", "weight_decay", "mixup"):
+        if getattr(recipe, name) < 0:
+            raise TaskError(f"recipe: {name} must be 0 or more, not {getattr(recipe, name)}")
+    for name in ("ema", "drop_path"):
+        if not 0 <= getattr(recipe, name) < 1:
+            raise TaskError(f"recipe: {name} must be in [0, 1), not {getattr(recipe, name)}")
+    if recipe.coupled and (recipe.accumulate > 1 or recipe.clip_per_example):
+        raise TaskError("recipe: a coupled loss looks across the batch; it allows no accumulation or per-example clip")
+    if recipe.clip_per_example and not recipe.clip:
+        raise TaskError("recipe: clip_per_example needs a clip above 0")
+
+
+def lr_factor(recipe: Recipe, step: int) -> float:
+    """Factor on the learning rate at step `step`, counted from 0 as big_vision does: with warm-up, step 0 has none.
+
+    Example: `lr_factor(Recipe(steps=100, warmup=10), 5) == 0.5 * 1.0`
+    """
+    warm = min(1.0, step / recipe.warmup) if recipe.warmup else 1.0
+    progress = min(max((step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1), 0.0), 1.0)
+    if recipe.schedule == "cosine":
+        return warm * 0.5 * (1 + math.cos(math.pi * progress))
+    return warm * ((1 - progress) ** POLY_POWER if recipe.schedule == "poly" else 1.0)
+
+
+def is_kernel(name: str, parameter: Tensor) -> bool:
+    """Matrices and convolutions; not biases, norms, positions or tokens."""
+    return parameter.ndim > 1 and name.rsplit(".", 1)[-1].endswith("weight")
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Groups by learning rate and decay; `lr` of a group is its peak. The longest prefix of `lr_groups` wins.
+
+    A prefix that no parameter has is a warning.
+
+    Raises: TaskError where nothing is trained.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    used = set()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        prefix = max((p for p in recipe.lr_groups if name == p or name.startswith(p + ".")), key=len, default=None)
+        used.add(prefix)
+        factor = 1.0 if prefix is None else recipe.lr_groups[prefix]
+        decays = recipe.weight_decay if is_kernel(name, parameter) or not recipe.decay_kernels_only else 0.0
+        groups.setdefault((recipe.lr * factor, decays), []).append(parameter)
+    if not groups:
+        raise TaskError("nothing to train: no parameter of the model requires a gradient; set recipe steps to 0")
+    locked = {p for p in recipe.lr_groups if any(n.startswith(p + ".") for n, _ in model.named_parameters())}
+    if unknown := [p for p in recipe.lr_groups if p not in used | locked and not _is_module(model, p)]:
+        # no error: a recipe may name a part that only some heads of its task have
+        warnings.warn(f"recipe: lr_groups names {unknown[0]!r}, but no parameter starts so", stacklevel=2)
+    return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
+
+
+def _is_module(model: nn.Module, name: str) -> bool:
+    # a locked tower (`Frozen`) is a module without parameters of its own: its factor is moot, not wrong
+    return name in dict(model.named_modules())
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with momentum .9, Adam or AdamW, fused on a GPU; `adamw_bf16` keeps its first moment in bfloat16."""
+    groups = parameter_groups(model, recipe)
+    if recipe.optimizer == "adamw_bf16":
+        return AdamWBf16(groups)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, fused=groups[0]["params"][0].is_cuda or None)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    """Give each group its learning rate of step `step` (from 0)."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * lr_factor(recipe, step)
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
+    """Scale all gradients so that their common norm is at most `largest`; returns the norm before."""
+    return float(torch.nn.utils.clip_grad_norm_(list(parameters), largest))
+
+
+class Averaged:
+    """Exponential moving average of the trained parameters, debiased by a warm-up of its decay."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.values = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After step `step` (from 0). Early averages follow the weights: (1 + step) / (10 + step) as in TensorFlow."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in model.named_parameters():
+            if name in self.values:
+                self.values[name].lerp_(parameter.detach(), 1 - decay)
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.values[name].copy_(value)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Put the averages in place of the weights."""
+        for name, parameter in model.named_parameters():
+            if name in self.values:
+                parameter.copy_(self.values[name])

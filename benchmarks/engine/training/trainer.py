@@ -1,0 +1,282 @@
+"""From a cell to a trained model: candidates on minival, checkpoints, weights kept for later views."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from backbones import build_backbone
+from backbones.grids import parse_schedule
+from benchmarks.engine.batches.skipping import may_skip
+from benchmarks.engine.memory import peak_bytes
+from benchmarks.engine.plan import changed
+from benchmarks.engine.randomness import seed_of
+from benchmarks.engine.suite import Cell
+from benchmarks.engine.sweep import SweepResult, eval_batches, sweep
+from benchmarks.engine.training.embeddings import LockedFeatures
+from benchmarks.engine.training.loop import Diverged, Training, finetune, open_checkpoint
+from benchmarks.store import Store, key_of, write_atomically
+from tasks.contract import Recipe, Task, TaskError, View
+from tasks.contract.frozen import Frozen, keep_in_bfloat16
+
+SAY_EVERY = 10.0  # seconds between lines of progress
+
+
+@dataclass
+class Trained:
+    """A model ready to be looked at. `choice`: view options that won on minival. `notes`: for the row."""
+
+    model: nn.Module
+    choice: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Gives trained models, from their kept weights where there are any."""
+
+    def __init__(self, store: Store, accelerator: Accelerator, options: Any, say: Callable[[str], None]):
+        self.store, self.accelerator, self.options, self.say = store, accelerator, options, say
+        self.folder = store.folder / "checkpoints"
+        self._hashes: dict[str, str] = {}
+        self._batch = 1
+
+    def weights_hash(self, cell: Cell) -> str:
+        """Hash of the backbone's weights, once for each backbone."""
+        key = key_of({"name": cell.backbone, "options": dict(cell.backbone_options)})
+        if key not in self._hashes:
+            torch.manual_seed(seed_of("backbone", 0))  # random weights are told apart by the cell's own seed
+            encoder = build_backbone(cell.backbone, **cell.backbone_options)
+            self._hashes[key] = encoder.weights_hash() if hasattr(encoder, "weights_hash") else _hash_state(encoder)
+        return self._hashes[key]
+
+    def obtain(self, cell: Cell, task: Task, train_key: str) -> Trained:
+        """The trained model of a cell. With candidates, the one that is best on minival at the training grid.
+
+        Raises: TaskError for a recipe or data that cannot be.
+        """
+        candidates = [dict(c) for c in task.recipe.candidates]
+        base = changed(task.recipe, {"candidates": ()})
+        task = copy.copy(task)  # it gets each candidate's recipe; the caller's keeps the cell's
+        if not base.steps:
+            model = self._fresh(cell, task, base)
+            return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0})
+        recipes = [changed(base, c) for c in candidates] or [base]
+        if len(recipes) == 1:
+            return self._trained(cell, task, recipes[0], train_key)
+        scores = []
+        for number, recipe in enumerate(recipes, 1):
+            key = candidate_key(train_key, recipe)
+            found = self._read(f"{key}.minival.json")
+            if found is None:
+                self.say(f"  candidate {number}/{len(recipes)}: {candidates[number - 1]}")
+                found = {"candidate": candidates[number - 1], "score": self._compete(cell, task, recipe, key)}
+                self._write(f"{key}.minival.json", found)
+            scores.append(found)
+        finished = [i for i, found in enumerate(scores) if found["score"] is not None]
+        if not finished:
+            raise TaskError(f"all {len(scores)} candidates diverged; lower their learning rates")
+        order = max if task.card.higher_is_better else min
+        best = order(finished, key=lambda i: scores[i]["score"])
+        self.say(f"  on minival {task.card.metric} {scores[best]['score']:.4f} wins: {scores[best]['candidate']}")
+        trained = self._trained(cell, task, recipes[best], candidate_key(train_key, recipes[best]))
+        if self.accelerator.is_main_process:
+            for i, recipe in enumerate(recipes):
+                if i != best:
+                    for end in (".pt", ".partial.pt"):  # a candidate that diverged leaves its checkpoint
+                        self._path(f"{candidate_key(train_key, recipe)}{end}").unlink(missing_ok=True)
+        trained.notes |= {"candidates": scores, "won": best}
+        return trained
+
+    def _trained(self, cell: Cell, task: Task, recipe: Recipe, key: str) -> Trained:
+        """Train under one recipe, or open the weights that this key left before."""
+        task.recipe, self._batch = recipe, recipe.batch
+        final, partial = self._path(f"{key}.pt"), self._path(f"{key}.partial.pt")
+        model = self._fresh(cell, task, recipe)
+        kept = open_checkpoint(final, self.accelerator.device) if final.exists() else None
+        if kept and kept["notes"].get("skipped") and not self.options.skip_broken:
+            kept = None  # weights that have not seen every picture are no answer to a run that wants all
+        if kept:
+            model.load_state_dict(kept["model"])
+            notes = kept["notes"]
+        else:
+            schedule = parse_schedule(cell.train or "")
+            schedule = dataclasses.replace(schedule, seed=cell.seed)
+            training = finetune(
+                task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
+                every_seconds=self.options.every_seconds, workers=self.options.workers,
+                progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
+                skip=may_skip(task, self.options.skip_broken),
+            )  # fmt: skip
+            notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
+            if self.accelerator.is_main_process:
+                state = {"model": model.state_dict(), "notes": notes}
+                write_atomically(final, lambda path: torch.save(state, path))
+                partial.unlink(missing_ok=True)
+        return Trained(model, self._choice(cell, task, model, key), dict(notes))
+
+    def _features(self, cell: Cell, task: Task, model: nn.Module) -> LockedFeatures | None:
+        a, encode = self.accelerator, task.locked_encoder(model.eval())
+        if encode is None:
+            return None
+        identity = {
+            "weights": self.weights_hash(cell), "data": task.fingerprint(), "task": cell.task, "seed": task.seed,
+            "options": task.options.stage("train"), "precision": a.mixed_precision,
+        }  # fmt: skip
+        return LockedFeatures(
+            task, encode, self.store.folder / "embeddings", identity, a.device, self.options.batch,
+            self.options.workers, a.autocast, self.say,
+        )  # fmt: skip
+
+    def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
+        more = {"drop_path": recipe.drop_path} if recipe.drop_path else {}
+        torch.manual_seed(seed_of("backbone", cell.seed))  # of weights that are not loaded
+        encoder = build_backbone(cell.backbone, **more, **cell.backbone_options)
+        torch.manual_seed(seed_of("head", cell.seed))
+        model = task.model(encoder).to(self.accelerator.device)
+        if self.accelerator.mixed_precision == "bf16":
+            keep_in_bfloat16(model)
+        return model
+
+    def _choice(self, cell: Cell, task: Task, model: nn.Module, key: str) -> dict[str, Any]:
+        """View options that win on minival at the training grid (which probe, say); none where nothing is to choose."""
+        choices = task.choices()
+        if not choices:
+            return {}
+        found = self._read(f"{key}.choice.json")
+        if found is None:
+            grid = parse_schedule(cell.train).grids[-1] if cell.train else cell.views[0].grid
+            views = [View(grid, "pi", tuple(sorted(c.items()))) for c in choices]
+            result = self.sweep(task, model, views, "minival")
+            scores = {v: m[task.card.metric] for v, m, _ in result.rows}
+            best = (max if task.card.higher_is_better else min)(views, key=lambda v: scores[v])
+            found = {"choice": dict(best.options), "scores": [scores[v] for v in views]}
+            self._write(f"{key}.choice.json", found)
+        return found["choice"]
+
+    def _compete(self, cell: Cell, task: Task, recipe: Recipe, key: str) -> float | None:
+        """The candidate's score on minival, None where its training diverged."""
+        try:
+            trained = self._trained(cell, task, recipe, key)
+        except Diverged as error:
+            self.say(f"  out of the race: {error}")
+            return None
+        options = tuple(sorted(trained.choice.items()))
+        views = [View(g, "pi", options) for g in parse_schedule(cell.train or "").grids]
+        result = self.sweep(task, trained.model, views, "minival")
+        return sum(m[task.card.metric] for _, m, _ in result.rows) / len(result.rows)
+
+    def sweep(self, task: Task, model: nn.Module, views: Sequence[View], split: str) -> SweepResult:
+        """One pass with this run's device, precision and budget."""
+        a = self.accelerator
+        return sweep(
+            task, model, views, split, device=a.device, batch=self.options.batch,
+            token_budget=self.options.token_budget, workers=self.options.workers,
+            autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
+            skip=may_skip(task, self.options.skip_broken), progress=self._looking(split, len(views)),
+        )  # fmt: skip
+
+    def calibrate(self, task: Task, model: nn.Module, views: Sequence[View]) -> None:
+        """Measure the token norm that the `norm` resize needs, on the first training pictures."""
+        if not any(v.resize == "norm" for v in views):
+            return
+        encoder = getattr(model, "backbone", None)
+        if not hasattr(encoder, "calibrate"):
+            raise TaskError("resize method 'norm' needs a backbone that can be calibrated")
+        model.eval()
+        encoder.calibrate(next(iter(eval_batches(task, "train", 64))).to(self.accelerator.device).images)
+
+    def _progress(self, key: str) -> Callable[[int, int, float, dict[str, float]], None]:
+        last, board = time.perf_counter(), self._board(key)
+
+        def show(step: int, steps: int, rate: float, values: dict[str, float]) -> None:
+            nonlocal last
+            if board:
+                for name, value in {**values, "images_per_second": rate}.items():
+                    board.add_scalar(name, value, step)
+            if time.perf_counter() - last < SAY_EVERY and step < steps:
+                return
+            last = time.perf_counter()
+            left = (steps - step) * self._batch / rate if rate else 0.0
+            scalars = " ".join(f"{k} {v:.3f}" for k, v in values.items())
+            self.say(f"  step {step}/{steps} {scalars} {rate:.0f} img/s {_duration(left)} left")
+
+        return show
+
+    def _looking(self, split: str, views: int) -> Callable[[int, int, float], None]:
+        last = time.perf_counter()
+
+        def show(done: int, total: int, rate: float) -> None:
+            nonlocal last
+            if time.perf_counter() - last >= SAY_EVERY:
+                last = time.perf_counter()
+                left = _duration((total - done) / rate)
+                self.say(f"  {split}: {done}/{total} images under {views} views, {rate:.0f} img/s, {left} left")
+
+        return show
+
+    def _board(self, key: str) -> Any:
+        if not (self.options.tensorboard and self.accelerator.is_main_process):
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TaskError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        return SummaryWriter(str(self.store.folder / "tensorboard" / key))
+
+    def _path(self, name: str) -> Any:
+        return self.folder / name
+
+    def _read(self, name: str) -> Any:
+        path = self._path(name)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _write(self, name: str, value: Any) -> None:
+        if self.accelerator.is_main_process:
+            write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value)))
+
+
+def candidate_key(train_key: str, recipe: Recipe) -> str:
+    """Key of the weights that one of several competing recipes leaves."""
+    return key_of({"cell": train_key, "recipe": dataclasses.asdict(recipe)})
+
+
+def _notes(training: Training) -> dict[str, Any]:
+    """What a row keeps of a training run: its end, its time, and some forty points of its loss."""
+    every = max(1, len(training.losses) // 40)
+    return {
+        "steps": training.steps, "seconds": round(training.seconds, 2), "images_per_second": round(training.rate, 2),
+        "resumed_at": training.resumed_at, "last": {k: round(v, 6) for k, v in training.values.items()},
+        "notes": training.notes, "skipped": training.skipped,
+        "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
+    }  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.1f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _hash_state(module: nn.Module) -> str:
+    """For backbones without a hash of their own; locked parts (`Frozen`) are hashed too."""
+    digest = hashlib.sha256()
+    for name, part in module.named_modules():
+        own = part.__dict__["module"] if isinstance(part, Frozen) else part if not name else None
+        for key, value in sorted(own.state_dict().items()) if own is not None else ():
+            digest.update(f"{name}.{key}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

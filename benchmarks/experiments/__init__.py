@@ -1,0 +1,1 @@
+"""One-off measurements, each with its command."""

@@ -1,5 +1,0 @@
-"""Upstream training: the three official FlexiViT recipes, supervised or by distillation, as a task like any other."""
-
-from tasks.classification.upstream.task import Upstream
-
-__all__ = ["Upstream"]

@@ -1,0 +1,210 @@
+"""Open-vocabulary detection as a task: every category is a query on every image."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.contract import (
+    Batch,
+    Grid,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)  # fmt: skip
+from tasks.detection.labels.folders import FEDERATED, SIDES, SOURCE, SOURCES, DetectionData, DetectionSet
+from tasks.detection.labels.shares import SHARES, check_mosaics
+from tasks.text.prompts import check_set
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.detection.labels.training_set import TrainingData
+    from tasks.detection.model.detector import Detector
+    from tasks.detection.scoring.meter import DetectionMeter
+
+SIDE = 720
+
+
+@dataclass(frozen=True)
+class DetectionOptions(Options):
+    """What can be chosen; `grid = side / patch`."""
+
+    data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, scenes, or a folder of train.json, val.json")
+    side: int = option(0, "train", "pixels of the padded square; 0: 720, 240 for the mini packs, 120 for scenes")
+    text: str = option("ViT-B-16-quickgelu", "train", "text tower of queries: an open_clip model, tiny, nano, small")
+    text_weights: str = option("", "train", "open_clip's tag, or a file of ours with a tower under text.; empty: none")
+    text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
+    merge: str = option("mul-ln", "train", "mul-ln, drop, none")
+    size_bias: str = option("patch", "train", "boxes start as large as a patch, or fixed at 1/16 of the image")
+    objectness: bool = option(False, "train", "with OWLv2's objectness head, which training leaves alone")
+    zero_shot: bool = option(True, "train", "keep rare categories and their aliases out of training")
+    federated: bool = option(True, "train", "few known absent categories an image, where the data lists all of them")
+    train_prompts: str = option("train", "train", "templates a text is drawn from: train (81), clip, best, plain")
+    mosaics: list = option(list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics")
+    mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
+    prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
+    pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5")
+
+
+class Detection(Task):
+    """LVIS or COCO box AP of any backbone with OWL-ViT's heads, trained and evaluated at any grid.
+
+    The recipe is OWL-ViT's for LiT towers (Minderer et al. 2022, table A3); CLIP towers had lr 5e-5 with text factor
+    0.04, drop path 0.2 and text drop path 0.1.
+
+    Raises: TaskError for unknown data, prompts or text tower, or a side that cannot be.
+
+    Example::
+
+        task = build_task("detection", root="data", options={"data": "lvis_coco80"})
+        model = task.model(build_backbone("flexivit_nano"))
+    """
+
+    Options = DetectionOptions
+    recipe = Recipe(
+        steps=140_000, batch=256, lr=2e-4, lr_groups={"text": 0.01}, optimizer="adam", warmup=1000, clip=1.0,
+        clip_per_example=True,
+    )  # fmt: skip
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        chosen = self.options
+        self.side = chosen.side or SIDES.get(chosen.data, SIDE)
+        if self.side < 1:
+            raise TaskError(f"side {self.side} is not a number of pixels")
+        if not 0 <= chosen.pad <= 1:
+            raise TaskError(f"pad {chosen.pad} is no grey between 0 and 1")
+        check_mosaics(chosen.mosaics, self.side)
+        check_set(chosen.train_prompts), check_set(chosen.prompts)
+        if not 0 <= chosen.text_drop_path < 1:
+            raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
+        self.card = TaskCard(
+            "detection", "v2", metric="AP", image_size=self.side,
+            splits={"train": None, "minival": None, "val": 19_809 if chosen.data == "lvis" else None}
+            | ({"real": None} if chosen.data == "lvis_coco80" else {}),
+            sources={chosen.data: SOURCES.get(chosen.data, SOURCE)},
+            citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
+        )  # fmt: skip
+
+    @functools.cached_property
+    def found(self) -> DetectionSet:
+        return DetectionSet(self.options.data, self.root)
+
+    def missing(self) -> list[str]:
+        try:
+            return self.found.missing()
+        except TaskError as error:
+            return [str(error)]
+
+    def fingerprint(self) -> str:
+        return self.found.fingerprint()
+
+    def dataset(self, split: str) -> DetectionData | TrainingData:
+        chosen = self.options
+        if split != "train":
+            return DetectionData(self.found, split, self.side, chosen.pad)
+        from tasks.detection.labels.training_set import TrainingData
+
+        return TrainingData(
+            self.found, self.side, zero_shot=chosen.zero_shot,
+            negatives=FEDERATED.get(chosen.data, "") if chosen.federated else "", prompts=chosen.train_prompts,
+            mosaics=chosen.mosaics, mask_quirk=chosen.mask_quirk,
+        )  # fmt: skip
+
+    def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
+        """Training targets as in `collate_targets`; those of evaluation are `size` int64 [B, 2]."""
+        import torch
+
+        from tasks.detection.labels.training_set import collate_targets
+
+        ids, images, targets = zip(*samples, strict=True)
+        train = "tokens" in targets[0]
+        gathered = collate_targets(targets) if train else {"size": torch.stack([t["size"] for t in targets])}
+        return Batch(torch.tensor(ids), torch.stack(images), gathered)
+
+    def model(self, backbone: nn.Module) -> Detector:
+        from tasks.detection.model.detector import Detector, without_rescale
+        from tasks.text.towers import build_text_tower
+
+        chosen = self.options
+        text = build_text_tower(chosen.text, chosen.text_weights, chosen.text_drop_path)
+        return Detector(
+            without_rescale(backbone), text, merge=chosen.merge, objectness=chosen.objectness,
+            size_bias=chosen.size_bias,
+        )  # fmt: skip
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        """Mean over images of the sum of `class`, `l1` and `giou`; `count` is the number of images.
+
+        What is padding in every image of the batch costs nothing: a micro-batch of one image encodes its own queries.
+        """
+        from tasks.detection.model.losses import detection_losses
+        from tasks.text.towers import encode_tokens
+
+        targets = batch.targets
+        mask = targets["tokens"][..., 0] > 0
+        queries, instances = (max(1, int(m.sum(1).max())) for m in (mask, targets["present"]))
+        tokens, mask = targets["tokens"][:, :queries], mask[:, :queries]
+        embedded = encode_tokens(model.text, tokens.flatten(0, 1)).unflatten(0, mask.shape)
+        found = model(batch.images, grid, embedded, mask)
+        losses = detection_losses(
+            found.logits, found.boxes, targets["labels"][:, :instances, :queries], targets["boxes"][:, :instances],
+            targets["present"][:, :instances],
+        )  # fmt: skip
+        return {**losses, "count": len(batch)}
+
+    def prepare(self, model: nn.Module, split: str) -> Tensor:
+        """Queries [K, E] of all categories, in the order of their ids; once for all grids."""
+        from tasks.text.towers import category_queries
+
+        return category_queries(model.text, self.found.truth(split).names, self.options.prompts)
+
+    @without_gradients
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor) -> dict[str, Tensor]:
+        """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
+        from tasks.detection.boxes import to_pixels, top_pairs
+        from tasks.detection.scoring.lvis_scorer import MAX_DETECTIONS
+
+        found = model(batch.images, view.grid, prepared, normalised=True)
+        scores, categories, boxes = top_pairs(found.logits, found.boxes, MAX_DETECTIONS)
+        height, width = batch.targets["size"].to(boxes.device)[:, :, None].unbind(1)
+        return {"score": scores, "category": categories.int(), "box": to_pixels(boxes, height, width)}
+
+    def meter(self, split: str) -> DetectionMeter:
+        from tasks.detection.scoring.meter import DetectionMeter
+
+        return DetectionMeter(self.found, split)
+
+    def pictures(
+        self, model: Detector, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """The first three images of the split: what is there, and the best boxes at each grid."""
+        from tasks.detection.finder import Found
+        from tasks.detection.panels import SHOWN, best_found, grid_caption, side_by_side
+
+        truth, dataset, shown = self.found.truth(split), self.dataset(split), []
+        for place in range(min(3, len(dataset))):
+            image, own = dataset.picture(place), truth.image == place
+            there = zip(truth.category[own], truth.box[own], strict=True)
+            boxes = {"truth": [Found(truth.names[c], 1.0, tuple(b.tolist())) for c, b in there]}
+            boxes |= {grid_caption(v): best_found(kept, place, truth.names) for v, kept in samples.items()}
+            shown.append((f"what is there, and the {SHOWN} best boxes at each grid", side_by_side(image, boxes)))
+        return shown
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """AP over images drawn with their boxes; None for rows that were kept before hits were."""
+        if "there" not in samples:
+            return None
+        from tasks.detection.scoring.resampling import resampled_ap
+
+        return resampled_ap(*(samples[k] for k in ("score", "category", "hit", "miss", "there")), weights)

@@ -1,0 +1,1 @@
+"""Annotations, their pictures, and what training draws from them."""

@@ -1,0 +1,1 @@
+"""OWL-ViT's heads and losses on any backbone."""

@@ -1,0 +1,1 @@
+"""Average precision: LVIS' rules, readers of results, resampling."""

@@ -1,0 +1,50 @@
+"""The meter of detection: boxes of every view, scored when all images are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.contract import TaskError, View
+from tasks.contract.meters import RecordMeter
+from tasks.detection.labels.folders import DetectionSet
+from tasks.detection.scoring.lvis_scorer import accumulate, judge, summarise
+from tasks.detection.scoring.resampling import judged_per_image
+from tasks.detection.scoring.results import Detections
+
+
+class DetectionMeter(RecordMeter):
+    """LVIS box AP of each view, scored once all images are there."""
+
+    def __init__(self, found: DetectionSet, split: str):
+        super().__init__()
+        self.found, self.split = found, split
+
+    def detections(self, records: Mapping[str, Tensor]) -> Detections:
+        """Records of one view as columns; ids are places in the sorted image ids."""
+        truth = self.found.truth(self.split)
+        kept = records["score"].shape[1]
+        image = truth.image_ids[records["ids"].numpy()].repeat(kept)
+        category = truth.category_ids[records["category"].flatten().long().numpy()]
+        return Detections(
+            image, category, records["score"].flatten().double().numpy(), records["box"].flatten(0, 1).double().numpy()
+        )
+
+    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
+        """Numbers of groups without a box are left out; per image its boxes and what `judged_per_image` says of them.
+
+        Raises: TaskError when images of the split were not seen, because AP over a part is another number.
+        """
+        truth, rows = self.found.truth(self.split), []
+        for view, records in self.records().items():
+            if len(records["ids"]) != len(truth.image_ids):
+                raise TaskError(f"{len(records['ids'])} of {len(truth.image_ids)} images of {self.split} were scored")
+            judged = judge(self.detections(records), truth)
+            numbers = summarise(*accumulate(judged, truth), truth)
+            own = judged_per_image(judged, truth, records["score"].shape[1])
+            kept = {**records, **{name: torch.from_numpy(values) for name, values in own.items()}}
+            rows.append((view, {k: v for k, v in numbers.items() if v is not None}, kept))
+        return rows

@@ -1,0 +1,163 @@
+"""The task of image-text retrieval: locked-image tuning, evaluated at any grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.retrieval.captions import CaptionDataset, CaptionSet, caption_data, load_captions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.retrieval.meter import RetrievalMeter
+
+TEXT_CHUNK = 256  # captions a forward pass
+
+
+class Retrieval(Task):
+    """Captions of images and images of captions.
+
+    Example::
+
+        task = build_task("retrieval", root="data", options={"data": "flickr8k"})
+        model = task.model(build_backbone("flexivit_nano"))
+    """
+
+    @dataclass(frozen=True)
+    class Options(Options):
+        data: str = option("flickr8k", "train", "a known set or the path of a Karpathy .json")
+        image_size: int = option(120, "train", "pixels per side; pictures are squeezed to a square")
+        captions_per_image: int = option(5, "train", "the first so many count; 0: all")
+        text: str = option("nano", "train", "size of a text tower from scratch, or a model name of open_clip")
+        text_pretrained: str = option("", "train", "open_clip's tag of text weights; empty: from scratch")
+        embed_dim: int = option(128, "train", "width of the common space (from scratch)")
+        loss: str = option("sigmoid", "train", "sigmoid or contrastive")
+        locked: bool = option(True, "train", "the image tower is not trained")
+
+    # LiT tunes with Adam, a short warm-up and cosine decay; the batch is what makes negatives, so it is never split
+    recipe = Recipe(
+        steps=2000, batch=256, lr=1e-3, lr_groups={"backbone": 0.01}, optimizer="adamw", warmup=100, weight_decay=0.1,
+        coupled=True,
+    )  # fmt: skip
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        spec = caption_data(self.options.data)
+        if self.options.image_size <= 0 or self.options.captions_per_image < 0:
+            raise TaskError("image_size must be positive and captions_per_image 0 or more")
+        self.card = TaskCard(
+            "retrieval", "v1", metric="t2i_R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
+            sources={self.options.data: spec.source}, citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
+        )  # fmt: skip
+        self._sets: dict[str, CaptionSet] = {}
+
+    def captions(self, split: str) -> CaptionSet:
+        """Names, captions and encoded pictures of a split, read once."""
+        if split not in self._sets:
+            self._sets[split] = load_captions(self.root, self.options.data, split, self.options.captions_per_image)
+        return self._sets[split]
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        """int64 [B, context]."""
+        if not hasattr(self, "_tokenizer"):
+            from tasks.retrieval.lit import tokenizer
+
+            self._tokenizer = tokenizer(self.options.text)
+        return self._tokenizer(captions)
+
+    def missing(self) -> list[str]:
+        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
+            return []
+        found = []
+        for split in caption_data(self.options.data).sizes or ("train",):
+            try:
+                self.captions(split)
+            except TaskError as error:
+                found.append(str(error))
+        return found
+
+    def fingerprint(self) -> str:
+        splits = caption_data(self.options.data).sizes or ("train",)
+        return "-".join(self.captions(s).fingerprint() for s in splits)
+
+    def dataset(self, split: str) -> CaptionDataset:
+        tokenize = self.tokenize if split == "train" else None
+        return CaptionDataset(self.captions(split), self.options.image_size, tokenize)
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        from tasks.retrieval.lit import LiT
+
+        o = self.options
+        return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained)
+
+    def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
+        if not model.locked:
+            return None
+        return lambda images, grid: model.backbone(images, grid).pooled
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        image = model.encode_image(batch.images, grid, batch.features)
+        text = model.encode_text(batch.targets)
+        return {"loss": model.contrast(image, text), "count": len(batch), "scale": model.logit_scale.detach().exp()}
+
+    @without_gradients
+    def prepare(self, model: nn.Module, split: str) -> dict[str, Tensor]:
+        """Embeddings of all captions, once per sweep: `text` [M, D]; captions of image i: `first[i]`, `count[i]`."""
+        import torch
+
+        captions = self.captions(split).captions
+        device = model.logit_scale.device
+        flat = [c for own in captions for c in own]
+        text = [
+            model.encode_text(self.tokenize(flat[i : i + TEXT_CHUNK]).to(device))
+            for i in range(0, len(flat), TEXT_CHUNK)
+        ]
+        count = torch.tensor([len(own) for own in captions], device=device)
+        return {"text": torch.cat(text), "count": count, "first": count.cumsum(0) - count}
+
+    @without_gradients
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`image` [B, D], `text` [B, C, D] (its captions, zeros after the last), `captions` [B] (how many)."""
+        import torch
+
+        image = model.encode_image(batch.images, view.grid, batch.features, **_resize(view))
+        ids = batch.ids.to(image.device)
+        first, count = prepared["first"][ids], prepared["count"][ids]
+        slots = torch.arange(int(prepared["count"].max()), device=image.device)
+        at = (first[:, None] + slots).clamp_max(len(prepared["text"]) - 1)
+        text = prepared["text"][at] * (slots < count[:, None])[..., None]
+        return {"image": image, "text": text, "captions": count}
+
+    def meter(self, split: str) -> RetrievalMeter:
+        from tasks.retrieval.meter import RetrievalMeter
+
+        return RetrievalMeter()
+
+    def pictures(
+        self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """Three captions and the five images nearest to each, at each grid."""
+        from tasks.retrieval.panels import found_at, queries_shown, strip
+
+        dataset, shown = self.dataset(split), []
+        for place in queries_shown(len(dataset)):
+            rows = found_at(samples, "t2i_top", place)
+            sheet = strip(rows, dataset.image, lambda i, own=place: i == own)
+            words = self.captions(split).captions[place][0]
+            shown.append((f"“{words}”: the five nearest images, the right one green", sheet))
+        return shown
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """Images are drawn with all their captions; the gallery stays whole."""
+        ranks = samples["t2i_rank"]
+        right, count = ((ranks == 1).sum(1), (ranks > 0).sum(1))
+        return (weights @ right) / (weights @ count)
+
+
+def _resize(view: View) -> dict[str, str]:
+    return {} if view.resize == "pi" else {"resize": view.resize}

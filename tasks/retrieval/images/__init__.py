@@ -1,0 +1,1 @@
+"""Image-to-image retrieval: labelled sets and landmarks."""

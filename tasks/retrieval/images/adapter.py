@@ -1,0 +1,109 @@
+"""The task of image-to-image retrieval: nothing is trained, each image of a split searches all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.retrieval.images.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.retrieval.images.meter import ImageMeter
+
+
+class ImageRetrieval(Task):
+    """Images of the same class, by the backbone alone; and across grids: queries at one, the gallery at another.
+
+    Example::
+
+        task = build_task("image_retrieval", root="data", options={"data": "cars98"})
+        model = task.model(build_backbone("flexivit_nano"))
+    """
+
+    @dataclass(frozen=True)
+    class Options(Options):
+        data: str = option("cars98", "eval", "a known set, or a folder of class folders with a slash at its end")
+        image_size: int = option(120, "eval", "pixels per side; pictures are squeezed to a square")
+        pooling: str = option("pooled", "eval", "pooled (the backbone's own) or mean (of patch tokens)")
+        index: str = option("flat", "eval", "faiss index: flat (exact), ivf or hnsw")
+        cross_grid: bool = option(True, "eval", "also search galleries of the other grids of the sweep")
+
+    recipe = Recipe(steps=0)
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        spec = labelled_data(self.options.data)
+        self.card = TaskCard(
+            "image_retrieval", "v1", metric="R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
+            sources={self.options.data: spec.source}, citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
+        )  # fmt: skip
+        self._sets: dict[str, LabelledSet] = {}
+
+    def labelled(self, split: str) -> LabelledSet:
+        """Names, labels and encoded pictures of a split, read once."""
+        if split not in self._sets:
+            self._sets[split] = load_labelled(self.root, self.options.data, split)
+        return self._sets[split]
+
+    def missing(self) -> list[str]:
+        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
+            return []
+        try:
+            self.labelled("test")
+        except TaskError as error:
+            return [str(error)]
+        return []
+
+    def fingerprint(self) -> str:
+        return self.labelled("test").fingerprint()
+
+    def dataset(self, split: str) -> LabelledDataset:
+        return LabelledDataset(self.labelled(split), self.options.image_size)
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        from tasks.retrieval.embedder import Embedder
+
+        return Embedder(backbone, self.options.pooling)
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        raise TaskError("image_retrieval trains nothing; its recipe has 0 steps")
+
+    @without_gradients
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+        """`vector` float32 [B, D], `label` int64 [B]."""
+        import torch
+
+        kwargs = {} if view.resize == "pi" else {"resize": view.resize}
+        vector = model(batch.images, view.grid, batch.features, **kwargs)
+        return {"vector": vector, "label": torch.as_tensor(batch.targets)}
+
+    def meter(self, split: str) -> ImageMeter:
+        from tasks.retrieval.images.meter import ImageMeter
+
+        spec = labelled_data(self.options.data)
+        return ImageMeter(spec.cutoffs, self.options.index, self.options.cross_grid)
+
+    def pictures(
+        self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
+    ) -> list[tuple[str, Any]]:
+        """Three query pictures and the five nearest to each, at each grid; green is of the same class."""
+        from tasks.retrieval.panels import found_at, queries_shown, strip
+
+        found, dataset, shown = self.labelled(split), self.dataset(split), []
+        for place in queries_shown(len(dataset)):
+            rows, label = found_at(samples, "top", place), found.labels[place]
+            sheet = strip(rows, lambda i: dataset[i][0], lambda i, own=label: found.labels[i] == own, place)
+            shown.append(("a query (black) and the five nearest pictures, green of the same class", sheet))
+        return shown
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """Queries are drawn; the gallery stays whole."""
+        from tasks.contract.meters import weighted_mean
+
+        return weighted_mean(samples["R@1"].astype("float64"), weights)

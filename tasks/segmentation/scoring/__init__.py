@@ -1,0 +1,1 @@
+"""Confusion counts, the meter, and scoring of predictions made elsewhere."""

@@ -1,0 +1,47 @@
+"""Counts of every view and image, merged across processes, to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.contract import Batch, View
+from tasks.contract.meters import gathered
+from tasks.segmentation.scoring.confusion import class_scores, scores
+
+
+class SegmentationMeter:
+    """Keeps `[3, C]` counts for each view and image id; an image that is seen twice counts once.
+
+    Example: `meter.update({"counts": counts}, batch, view, "val"); meter.merge(); meter.rows()`
+    """
+
+    def __init__(self, classes: Sequence[str]):
+        self.classes = tuple(classes)
+        self.counts: dict[View, dict[int, Tensor]] = {}
+
+    def update(self, records: Mapping[str, Tensor], batch: Batch, view: View, part: str) -> None:
+        """`records["counts"]` int64 `[B, 3, C]`."""
+        counts = records["counts"].cpu()
+        assert counts.shape == (len(batch), 3, len(self.classes)), (counts.shape, len(batch), len(self.classes))
+        self.counts.setdefault(view, {}).update(zip(batch.ids.tolist(), counts, strict=True))
+
+    def merge(self) -> None:
+        """Bring the counts of all processes together; integers, so the result is exact."""
+        for other in gathered(self.counts):
+            for view, images in other.items():
+                self.counts.setdefault(view, {}).update(images)
+
+    def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
+        """Fractions `mIoU mAcc aAcc` and `IoU/NAME` of each class that occurs; per image its counts, sorted by id."""
+        rows = []
+        for view, images in self.counts.items():
+            ids = sorted(images)
+            counts = torch.stack([images[i] for i in ids])
+            total = counts.sum(0)
+            by_class = {f"IoU/{name}": value for name, value in class_scores(total, self.classes).items()}
+            rows.append((view, {**scores(total), **by_class}, {"ids": torch.tensor(ids), "counts": counts}))
+        return rows

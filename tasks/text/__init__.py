@@ -1,0 +1,1 @@
+"""Text towers, tokenizers and prompts: what retrieval and detection share."""

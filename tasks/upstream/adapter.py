@@ -1,0 +1,212 @@
+"""The upstream task: a backbone trained on labels or on a teacher's answers, at the grids of the cell's schedule."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backbones import backbone_spec
+from tasks.classification.base import LabelledTask
+from tasks.classification.sources import data_spec
+from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
+from tasks.upstream.presets import preset
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.contract.meters import Records, ScoredRecords
+    from tasks.upstream.pictures import UpstreamPictures
+
+METRICS = ("top1", "agreement")
+
+
+@dataclass(frozen=True)
+class UpstreamOptions(Options):
+    """What can be chosen; the rest are the preset's constants."""
+
+    preset: str = option("i1k_deit3_distill", "train", "i21k_sup, i1k_deit3_distill or i21k_distill")
+    data: str = option("", "train", "a set of labelled pictures; empty: the preset's")
+    epochs: int = option(0, "train", "0: the preset's own 90; sets the steps, unless the recipe says them")
+    teacher: str = option("", "train", "a backbone with a classifier; empty: the preset's")
+    head_bias: float | None = option(None, "train", "of a new classifier; none: the preset's -10 = -log 21843")
+    image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
+    metric: str = option("top1", "eval", "reported first: top1, or agreement with the teacher")
+
+
+class Upstream(LabelledTask):
+    """Trains a backbone and its classifier; top-1 at each grid, with a teacher also agreement with it and KL to it.
+
+    Backbones named `*_scratch` start at random weights; with a teacher any of its architecture starts from it.
+
+    Raises: TaskError for an unknown preset, set or metric; ValueError for an unknown teacher.
+
+    Example::
+
+        task = build_task("upstream", root="data", options={"preset": "i21k_sup", "data": "tinyimagenet100"})
+        model = task.model(build_backbone("flexivit_nano_scratch"))
+    """
+
+    Options = UpstreamOptions
+
+    def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
+        super().__init__(root, options, seed)
+        self.preset = preset(self.options.preset)
+        self.data = self.options.data or self.preset.data
+        self.spec = data_spec(self.data)
+        if self.options.teacher and self.preset.loss != "kl":
+            raise TaskError(f"{self.options.preset} has no teacher; presets with one: i1k_deit3_distill, i21k_distill")
+        self.teacher_name = self.options.teacher or self.preset.teacher
+        if self.teacher_name and ":" not in self.teacher_name:  # timm and modules take seconds to import
+            backbone_spec(self.teacher_name)
+        chosen = self.options = dataclasses.replace(self.options, data=self.data, teacher=self.teacher_name)
+        known = METRICS if self.teacher_name else METRICS[:1]
+        if chosen.metric not in known:
+            raise TaskError(f"no metric {chosen.metric!r} of {chosen.preset}; there are: {', '.join(known)}")
+        if chosen.epochs < 0 or chosen.image_size < 0:
+            raise TaskError("epochs and image_size must be 0 or more")
+        self.side = chosen.image_size or self.spec.image_size
+        self.recipe = self.preset.recipe(chosen.epochs)
+        self.card = TaskCard(
+            "upstream", f"{chosen.preset}-v1", metric=chosen.metric, image_size=self.side,
+            splits={"train": None, "minival": None, **self.spec.tests}, sources={self.data: self.spec.source},
+            citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
+            "and patient teacher); Touvron et al. 2022 (DeiT III)",
+        )  # fmt: skip
+
+    @functools.cached_property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher at its native grid, opened once."""
+        if not self.teacher_name:
+            return None
+        from backbones import build_backbone
+
+        found = build_backbone(self.teacher_name).fixed_at_native_grid()
+        if found.head is None:
+            raise TaskError(f"teacher {self.teacher_name!r} has no classifier; choose one with a head, as vit_nano_g15")
+        return found.eval().requires_grad_(False)
+
+    @property
+    def teacher_side(self) -> int:
+        return self.teacher.image_size[0] if self.teacher_name else 0
+
+    def fingerprint(self) -> str:
+        data = super().fingerprint()
+        return data if self.teacher is None else f"{data} {self.teacher.weights_hash()}"
+
+    def dataset(self, split: str) -> UpstreamPictures:
+        from tasks.upstream.pictures import UpstreamPictures
+
+        chosen = self.preset
+        return UpstreamPictures(self.labelled(split), self.side, self.teacher_side, chosen.squeeze, chosen.randaug)
+
+    def collate(self, samples: Sequence[tuple[int, Any, Any]]) -> Batch:
+        import torch
+
+        if not self.teacher_name:
+            batch = super().collate(samples)
+            return Batch(batch.ids, batch.images, {"label": batch.targets})
+        pairs = super().collate([(i, image, target["teacher"]) for i, image, target in samples])
+        labels = torch.stack([torch.as_tensor(target["label"]) for _, _, target in samples])
+        return Batch(pairs.ids, pairs.images, {"label": labels, "teacher": pairs.targets})
+
+    def model(self, backbone: nn.Module) -> nn.Module:
+        from tasks.upstream.models import UpstreamModel, initialise_from_teacher, supervised
+
+        teacher = self.teacher
+        if teacher is None:
+            bias = self.options.head_bias
+            return supervised(backbone, self.classes, self.preset.head_bias if bias is None else bias)
+        outputs = teacher.head.out_features
+        if self.options.metric == "top1" and outputs != self.classes:
+            raise TaskError(
+                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data} has {self.classes}: top-1 is "
+                "undefined; --set options.metric=agreement reports agreement with the teacher"
+            )
+        model = supervised(backbone, outputs, 0.0)
+        initialise_from_teacher(backbone, teacher)
+        # a copy: the runner may keep the frozen one in fewer bits, and other students start from this one
+        return UpstreamModel(model.backbone, copy.deepcopy(teacher))
+
+    def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """Mixup after normalisation, one share for the batch: of pictures, and of labels or the teacher's pictures."""
+        from torch.nn import functional as F
+
+        from tasks.upstream.losses import mix, mixup_share
+
+        share = mixup_share(np.random.default_rng(generator.initial_seed()), self.recipe.mixup)
+        images = model.backbone.normalise(batch.images)
+        if self.teacher_name:
+            own, other = mix(share, images, model.teacher.normalise(batch.targets["teacher"]))
+            return Batch(batch.ids, own, {**batch.targets, "teacher": other})
+        own, labels = mix(share, images, F.one_hot(batch.targets["label"], self.classes).float())
+        return Batch(batch.ids, own, {"label": labels})
+
+    def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
+        """Sigmoid cross-entropy summed over the classes, or KL to the teacher's answers; means over the pictures."""
+        from torch.nn import functional as F
+
+        from tasks.upstream.losses import kl_divergence, sigmoid_cross_entropy
+
+        logits = model(batch.images, grid).float()
+        if self.teacher_name:
+            found = kl_divergence(model.answers(batch.targets["teacher"]).float(), logits)
+        else:
+            labels = batch.targets["label"]
+            labels = F.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels
+            found = sigmoid_cross_entropy(logits, labels)
+        return {"loss": found.mean(), "count": len(batch)}
+
+    def prepare(self, model: nn.Module, split: str) -> dict[str, Any]:
+        """What may be predicted, and a place for the teacher's answers, which all views of a batch share."""
+        return {"allowed": self.allowed(split), "answers": {}}
+
+    @without_gradients
+    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Any]) -> dict[str, Tensor]:
+        """`ranked` int32 [B, 5] and `label`; with a teacher `answer` int32 [B] and `kl` float32 [B]."""
+        from tasks.upstream.losses import kl_divergence
+
+        options = {} if view.resize == "pi" else {"resize": view.resize}
+        logits = model(batch.images, view.grid, **options).float()
+        allowed = prepared["allowed"]
+
+        def ranked(found: Tensor) -> Tensor:
+            found = found if allowed is None else found.masked_fill(~allowed.to(found.device), -float("inf"))
+            return found.topk(min(5, found.shape[1]), dim=1).indices.int()
+
+        records = {"label": batch.targets["label"], "ranked": ranked(logits)}
+        if self.teacher_name:
+            answers, key = prepared["answers"], tuple(batch.ids.tolist())
+            if key not in answers:
+                answers.clear()
+                answers[key] = model.answers(batch.targets["teacher"]).float()
+            records |= {"answer": ranked(answers[key])[:, 0], "kl": kl_divergence(answers[key], logits)}
+        return records
+
+    def meter(self, split: str) -> ScoredRecords:
+        from tasks.contract.meters import ScoredRecords
+
+        return ScoredRecords(self._scores, split)
+
+    def _scores(self, records: Records) -> dict[str, float]:
+        if not self.teacher_name:
+            return super()._scores(records)
+        alike = {
+            "agreement": float((records["ranked"][:, 0] == records["answer"]).double().mean()),
+            "kl": float(records["kl"].double().mean()),
+        }
+        return alike if self.options.metric == "agreement" else super()._scores(records) | alike
+
+    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+        if self.options.metric == "top1":
+            return super().resampled(samples, weights)
+        from tasks.contract.meters import weighted_mean
+
+        return weighted_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64), weights)

@@ -1,0 +1,51 @@
+"""Pictures of upstream training: one decoded crop for the student, and the same for the teacher at its own size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tasks.classification.pictures import Pictures
+from tasks.classification.preprocess import central_crop, evaluation_view, flip, inception_box, larger_side
+from tasks.classification.preprocess import resize_bilinear as resize
+from tasks.classification.readers import Labelled
+from tasks.upstream.randaugment import randaugment
+
+
+class UpstreamPictures(Pictures):
+    """Items as `(image uint8 [3, S, S], label)`, or `(image, {"label", "teacher": uint8 [3, T, T]})` with a teacher.
+
+    Training: an Inception crop of 5 to 100 % of the area, mirrored every second time, then RandAugment. The teacher
+    sees the same crop, resized from the full picture (function matching). Evaluation: `squeeze` resizes to a square
+    of 8/7 the side before the central crop, else the shorter side.
+    """
+
+    def __init__(
+        self, found: Labelled, side: int, teacher_side: int = 0, squeeze: bool = False,
+        randaug: tuple[int, int] | None = None,
+    ):  # fmt: skip
+        super().__init__(found, side, "big_vision", "inception")
+        self.teacher_side, self.squeeze, self.randaug = teacher_side, squeeze, randaug
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int | Tensor | dict[str, int | Tensor]]:
+        picture = self.picture(i)
+        own, other = (self._evaluated(picture, side) if side else None for side in (self.side, self.teacher_side))
+        return own, self._target(i, other)
+
+    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor | dict[str, int | Tensor]]:
+        picture = self.picture(i)
+        top, left, height, width = inception_box(*picture.shape[1:], generator)
+        cut = flip(picture[:, top : top + height, left : left + width], generator)
+        own, other = (resize(cut, side, side) if side else None for side in (self.side, self.teacher_side))
+        if self.randaug:
+            own = randaugment(own, *self.randaug, generator)
+        return own, self._target(i, other)
+
+    def _evaluated(self, picture: Tensor, side: int) -> Tensor:
+        if not self.squeeze:
+            return evaluation_view(picture, side, "big_vision")
+        large = larger_side(side)
+        return central_crop(resize(picture, large, large), side)
+
+    def _target(self, i: int, teacher: Tensor | None) -> int | Tensor | dict[str, int | Tensor]:
+        return self.label(i) if teacher is None else {"label": self.label(i), "teacher": teacher}

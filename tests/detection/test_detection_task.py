@@ -1,0 +1,121 @@
+"""The detection task end to end on drawn pictures, at two grids; pictures are found where LVIS says."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detection_tools import drawn, model_of
+from PIL import Image
+
+from tasks import TaskError, View, build_task
+from tasks.detection.labels.folders import DetectionSet, picture_bytes
+from tasks.detection.scoring.lvis_scorer import score_fast
+from tasks.detection.scoring.results import Detections
+
+
+@pytest.fixture
+def task(tmp_path):
+    drawn(tmp_path / "toy")
+    return build_task("detection", root=tmp_path, options={"data": "toy", "side": 48})
+
+
+def test_one_pass_over_two_grids_gives_rows(task):
+    data = task.dataset("val")
+    model, meter = model_of(task), task.meter("val")
+    prepared = task.prepare(model, "val")
+    assert prepared.shape == (3, 16)
+    views = task.views([(4, 4), (6, 3)])
+    for indices in ((0, 1, 2), (3, 4)):
+        batch = task.collate([(i, *data[i]) for i in indices])
+        for view in views:
+            records = task.predict(model, batch, view, prepared)
+            count = min(300, view.grid[0] * view.grid[1] * 3)
+            assert records["box"].shape == (len(indices), count, 4)
+            edge = batch.targets["size"].flip(1)[:, None]
+            assert (records["box"][..., :2] + records["box"][..., 2:] <= edge + 1e-4).all()
+            meter.update(records, batch, view, "val")
+    meter.merge()
+    rows = meter.rows()
+    assert [view.grid for view, _, _ in rows] == [(4, 4), (6, 3)]
+    for _, numbers, _ in rows:
+        assert 0 <= numbers["AP"] <= 1 and "APf" not in numbers and "APr" in numbers
+
+
+def test_truth_as_records_scores_one(task):
+    """Ids, categories and pixels come back from records as they went in."""
+    meter, truth = task.meter("val"), task.found.truth("val")
+    for i in range(5):
+        mine = truth.image == i
+        batch = task.collate([(i, *task.dataset("val")[i])])
+        records = {
+            "score": torch.ones(1, 2), "category": torch.from_numpy(truth.category[mine])[None].int(),
+            "box": torch.from_numpy(truth.box[mine])[None],
+        }  # fmt: skip
+        if i < 4:
+            meter.update(records, batch, View((4, 4)), "val")
+    with pytest.raises(TaskError, match="4 of 5 images"):
+        meter.rows()
+    meter.update(records, batch, View((4, 4)), "val")
+    ((_, numbers, _),) = meter.rows()
+    assert numbers["AP"] == pytest.approx(1.0)
+
+
+def test_splits_hold_out_every_tenth_image(tmp_path):
+    drawn(tmp_path / "toy", images=25)
+    found = DetectionSet("toy", tmp_path)
+    ids = {s: {i["id"] for i in found.labels(s)["images"]} for s in ("train", "minival", "val")}
+    assert len(ids["minival"]) == 3 and not ids["train"] & ids["minival"]
+    assert ids["train"] | ids["minival"] == ids["val"]
+    with pytest.raises(TaskError, match="no split 'test'"):
+        found.labels("test")
+
+
+def test_coco_url_decides_and_file_name_is_second(tmp_path):
+    entry = {"id": 7, "coco_url": "http://images.cocodataset.org/val2017/000007.jpg", "file_name": "000007.webp"}
+    with pytest.raises(TaskError, match="image 7 is missing.*val2017/000007.jpg"):
+        picture_bytes(tmp_path, entry)
+    tarred = tmp_path / "tarred"
+    tarred.mkdir()
+    with tarfile.open(tarred / "images_00.tar", "w") as tar:
+        info = tarfile.TarInfo("images/000007.webp")
+        info.size = 6
+        tar.addfile(info, io.BytesIO(b"in tar"))
+    assert picture_bytes(tarred, entry) == b"in tar"
+    for folder, name, content in (("images", "000007.webp", b"second"), ("val2017", "000007.jpg", b"first")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(content)
+        assert picture_bytes(tmp_path, entry) == content
+
+
+def test_faults_are_named(task, tmp_path):
+    with pytest.raises(TaskError, match="nearest: lvis"):
+        DetectionSet("lvsi", tmp_path)
+    with pytest.raises(TaskError, match="pad 2"):
+        build_task("detection", options={"pad": 2})
+    assert "lvis_v1_train.json" in build_task("detection", root=tmp_path).missing()[0]
+    folder = tmp_path / "toy" / "images"
+    Image.new("RGB", (10, 10)).save(folder / "000.png")
+    with pytest.raises(TaskError, match="10x10 px, its labels are for 40x60"):
+        task.dataset("val")[4]
+    (folder / "000.png").write_bytes(b"none")
+    with pytest.raises(TaskError, match="cannot be decoded"):
+        task.dataset("val")[4]
+
+
+def test_mini_pack_pictures_fit_their_labels():
+    root = os.environ.get("FLEXIVIT_DATA")
+    if not root or not (Path(root) / "detection").is_dir():
+        pytest.skip("FLEXIVIT_DATA holds no detection pack")
+    task = build_task("detection", root=root, options={"data": "lvis_coco80"})
+    assert not task.missing() and len(task.dataset("val")) == 800
+    image, target = task.dataset("val")[400]
+    assert image.shape == (3, 240, 240) and target["size"].max() <= 320
+    truth = task.found.truth("val")
+    found = Detections(
+        truth.image_ids[truth.image], truth.category_ids[truth.category], np.ones(len(truth.image)), truth.box
+    )
+    assert score_fast(found, truth)["AP"] == pytest.approx(1.0)
