@@ -116,7 +116,7 @@ def test_wrong_json_of_boxes_is_a_recorded_failure(tmp_path, content: bytes) -> 
     summary, rows = run_cells(tmp_path, entry, cell("good"))
     failed = [r for r in rows if r["status"] == "failed"]
     assert summary.status == 1 and len(ok(rows)) == 2 and len(failed) == 1
-    assert failed[0]["error"].startswith("TaskError: ") and "JSON" in failed[0]["error"]
+    assert failed[0]["error"].startswith("Wrong: ") and ".json" in failed[0]["error"]
 
 
 @pytest.mark.parametrize("content", [b'{"images": [', b"[]", b'{"images": [{"filename": "a.jpg"}]}'])

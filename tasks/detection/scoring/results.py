@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.data.documents import CHUNK, stream_json
 from tasks.data.errors import Wrong
-from tasks.data.records import Records
+from tasks.data.records import LONGEST, Records
 from tasks.detection.labels.annotations import Truth
 from tasks.detection.labels.ids import positions
 
@@ -61,10 +61,14 @@ def read_results(results: str | Path | Detections | Iterable[Mapping[str, Any]])
 
 
 def _listed(path: str | Path) -> Iterator[list[Any]]:
+    """Raises: Wrong for an object."""
+    key = None
     for key, _, values in stream_json(path):
         if key:
-            raise Wrong(f"is an object with {key!r}, not a list of detections", path=path)
+            break
         yield values
+    if key is None or key:
+        raise Wrong("is an object, not a list of detections", path=path)
 
 
 def _chunks(results: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
@@ -89,7 +93,7 @@ def check_results(found: Detections, truth: Truth, path: str | Path | None = Non
         truth.category_ids, found.category_id, "categories", lambda i, why: fault(i, "category_id", why)
     )
     for name, values in (("score", found.score[:, None]), ("bbox", found.box)):
-        bad = ~np.isfinite(values).all(1)
+        bad = ~((np.abs(values) < LONGEST) if name == "bbox" else np.isfinite(values)).all(1)
         if bad.any():
             raise fault(int(np.argmax(bad)), name, f"must be finite, not {values[np.argmax(bad)].tolist()}")
     return image, category

@@ -64,7 +64,7 @@ def refused(folder, *words: str) -> None:
         one_line(caught.value, *words)
 
 
-@pytest.mark.parametrize(("part", "field"), LABELS, ids=".".join)
+@pytest.mark.parametrize(("part", "field"), LABELS)
 def test_wrong_values_of_labels(files, part, field):
     folder, good, found = files
     for value in LABELS[part, field]:
@@ -74,7 +74,7 @@ def test_wrong_values_of_labels(files, part, field):
         refused(folder, "labels.json", f"{WORDS[part]} 1", field)
 
 
-@pytest.mark.parametrize(("part", "field"), REQUIRED, ids=".".join)
+@pytest.mark.parametrize(("part", "field"), REQUIRED)
 def test_missing_fields_of_labels(files, part, field):
     folder, data, found = files
     del data[part][1][field]
@@ -87,7 +87,7 @@ def test_missing_fields_of_labels(files, part, field):
 def test_wrong_lists_of_labels(files, part, value):
     folder, data, found = files
     write(folder, data | {part: value}, found)
-    refused(folder, "labels.json", WORDS[part])
+    refused(folder, "labels.json", part if not value or value in (3, "x") else WORDS[part])
     del data[part]
     write(folder, data, found)
     refused(folder, "labels.json", f"has no '{part}'")
