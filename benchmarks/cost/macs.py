@@ -85,8 +85,9 @@ def estimate(
 ) -> dict[str, Any]:
     """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
 
-    `rows`: measured in this folder (`own`, MACs a second); else `measured`: the nearest model and grid that `bench --rates` saw on the device,
-    training and evaluation each by their own; else `assumed`. Heads, text towers, teachers and decoding are left out.
+    `rows`: `own`, the MACs a second that rows of this folder have; else `measured`: the nearest model and grid that
+    `bench --rates` saw on the device, training and evaluation each by their own; else `assumed`. Heads, text towers,
+    teachers and decoding are left out.
     """
     grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
     views = [v.grid for v in cell.views]

@@ -236,9 +236,7 @@ class Runner:
             if self.accelerator.is_main_process:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
-            values = "  ".join(
-                f"{r.eval_grid}: {_value(r.metrics.get(task.card.metric))}" for r in rows
-            )
+            values = "  ".join(f"{r.eval_grid}: {_value(r.metrics.get(task.card.metric))}" for r in rows)
             self.say(f"  {split} {task.card.metric} at grid {values}")
             for note in rows[0].notes:
                 self.say(f"  {note}")

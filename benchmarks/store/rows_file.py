@@ -54,7 +54,7 @@ class RowsFile:
     def append(self, rows: Sequence[Row], locked: Any) -> None:
         """Write rows in one piece, under the lock. A torn tail of a killed writer is cut off.
 
-        Raises: StoreError where they cannot be written; then none of them is. ValueError for a value that is not finite.
+        Raises: StoreError where they cannot be written, ValueError for a value that is not finite; then none is.
         """
         content = "".join(_line(row) for row in rows).encode()
         with locked:

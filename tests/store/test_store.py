@@ -182,7 +182,9 @@ def test_a_disk_without_locks_is_named(tmp_path, monkeypatch) -> None:
 def test_a_file_of_samples_that_cannot_be_read_is_named_and_nothing_more(tmp_path, damage) -> None:
     store = Store(tmp_path)
     good = Row.from_json(row("good", samples=store.save_samples("good", {"ids": np.arange(3)})))
-    bad = Row.from_json(row("bad", samples=store.save_samples("bad", {"ids": np.arange(900), "x": np.random.rand(900)})))
+    bad = Row.from_json(
+        row("bad", samples=store.save_samples("bad", {"ids": np.arange(900), "x": np.random.rand(900)}))
+    )
     path = tmp_path / "samples" / "bad.npz"
     content = path.read_bytes()
     if damage in ("cut", "empty", "text"):

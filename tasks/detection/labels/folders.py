@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import TaskError
-from tasks.data.pictures import read_rgb
 from tasks.data.scenes import scenes_folder
 from tasks.detection.labels.annotations import Truth, read_json, read_truth
 
@@ -68,16 +67,6 @@ def picture_bytes(folder: Path, image: Mapping[str, Any]) -> bytes:
                 file.seek(offset)
                 return file.read(size)
     raise TaskError(f"picture of image {image['id']} is missing under {folder}; looked for: {', '.join(names)}")
-
-
-def decode(data: bytes, name: str = "picture") -> Tensor:
-    """uint8 [3, H, W], upright in the pixel order of the file (labels refer to that).
-
-    Raises: TaskError for bytes that are no picture.
-    """
-    import torch
-
-    return torch.from_numpy(read_rgb(data, name)).permute(2, 0, 1).contiguous()
 
 
 class DetectionSet:
@@ -157,6 +146,8 @@ class DetectionData:
         Raises: TaskError for a picture that is missing, torn, or of another size than its labels say.
         """
         entry = self.images[index]
+        from tasks.data.decoding import decode
+
         picture = decode(picture_bytes(self.folder, entry), f"picture of image {entry['id']}")
         size, told = tuple(picture.shape[1:]), (entry["height"], entry["width"])
         if size != told:
