@@ -216,7 +216,7 @@ class Touch:
 
 
 def test_no_loader_of_weights_runs_code_of_a_pickle(tmp_path) -> None:
-    from backbones.weights import read_npz
+    from backbones.weights.npz import read_npz
     from tasks.classification.scoring import score_file
     from tasks.retrieval.scoring import score_embeddings
     from tasks.text.towers import build_text_tower
