@@ -8,44 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backbones import backbone_spec, build_backbone
+from backbones.cost import macs, shape_macs
 from backbones.grids import Grid, parse_schedule
-from backbones.shape import VitShape
 from benchmarks.cost.rates import Rate, assumed_speed, device_key, nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
-
-
-def macs(encoder: nn.Module, grid: Grid) -> int:
-    """Multiply-adds of one image at a grid: matrices, attention and patches, without the kernel's resize.
-
-    Works on a backbone built on the `meta` device too. Backbones that are no timm ViT raise AttributeError.
-
-    Example: `macs(build_backbone("flexivit_nano"), (15, 15))`
-    """
-    from torch import nn
-
-    trunk, side = encoder.trunk, encoder.image_size
-    matrices = sum(m.weight.numel() for m in trunk.blocks.modules() if isinstance(m, nn.Linear))
-    tokens = grid[0] * grid[1] + trunk.num_prefix_tokens
-    return _vit_macs(tokens, matrices, trunk.embed_dim, len(trunk.blocks), side)
-
-
-def _vit_macs(tokens: int, matrices: int, width: int, depth: int, side: tuple[int, int]) -> int:
-    attention = 2 * tokens * width * depth
-    return int(tokens * (matrices + attention) + 3 * width * side[0] * side[1])
-
-
-def shape_macs(shape: VitShape, grid: Grid, side: tuple[int, int]) -> int:
-    """`macs` of an architecture that is not built.
-
-    Example: `shape_macs(backbone_spec("flexivit_l_i1k").shape, (15, 15), (240, 240))`
-    """
-    tokens = grid[0] * grid[1] + (shape.pool == "token")
-    matrices = shape.depth * (4 * shape.width**2 + 2 * shape.width * shape.mlp)
-    return _vit_macs(tokens, matrices, shape.width, shape.depth, side)
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,15 +32,18 @@ def _outline(name: str, options: str) -> nn.Module | None:
 
 def macs_of(name: str, options: Mapping[str, Any], grid: Grid, side: int) -> int | None:
     """MACs by name, for a plan; None where they cannot be known without weights."""
-    if name.startswith("timm:") or name.endswith((".npz", ".safetensors")):
-        return None
     if (shape := backbone_spec(name).shape) is not None:
         return shape_macs(shape, grid, (side, side))
-    encoder = _outline(name, json.dumps(dict(options), sort_keys=True))
-    if encoder is None or not hasattr(encoder, "trunk"):
+    return _counted(name, json.dumps(dict(options), sort_keys=True), grid, side)
+
+
+@functools.lru_cache(maxsize=1024)
+def _counted(name: str, options: str, grid: Grid, side: int) -> int | None:
+    encoder = _outline(name, options)
+    try:
+        return None if encoder is None else macs(encoder, grid, side)
+    except Exception:  # a plug-in's forward pass may fail without values; the run will say so
         return None
-    encoder.image_size = (side, side)
-    return macs(encoder, grid)
 
 
 def estimate(

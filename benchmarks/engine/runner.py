@@ -16,8 +16,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from backbones.cost import macs
 from backbones.grids import parse_schedule, patch_size
-from benchmarks.cost.macs import macs
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.engine.suite import Cell, Suite
