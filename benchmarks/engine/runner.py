@@ -16,15 +16,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from backbones.cost import macs
 from backbones.grids import parse_schedule, patch_size
-from benchmarks.cost.macs import macs
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
 from benchmarks.engine.finite import Diverged
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
-from benchmarks.store import Row, Store, environment, key_of
+from benchmarks.store import Row, Store, StoreError, environment, key_of
 from benchmarks.store.gallery import keep_pictures
 from tasks.contract import Task, TaskError, View
 
@@ -182,24 +182,22 @@ class Runner:
 
     def _failed_elsewhere(self, name: str) -> str | None:
         """The error of another runner that tried the cell while this one ran."""
-        rows = [r for r in self.store.rows() if r.get("cell_key") == name]
-        last = rows[-1] if rows else {"status": "ok"}
-        late = last["status"] == "failed" and datetime.fromisoformat(last["started"]) >= self._started
-        return last["error"] if late else None
+        entries = self.store.entries(name)
+        if not entries or entries[-1].ok:
+            return None
+        last = self.store.row(entries[-1])
+        late = last.started is not None and datetime.fromisoformat(last.started) >= self._started
+        return last.error if late else None
 
-    def _fail(
-        self, cell: Cell, task: Task | None, error: Exception, summary: Summary, split: str | None = None
-    ) -> None:
+    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary, **of_view: Any) -> None:
         text = one_line(error)
-        row = self._identity(cell, task) | {
-            "status": "failed", "error": text, "metrics": {}, "split": split, "eval_grid": None,
-            "traceback": "".join(traceback.format_exception(error)), "env": environment(),
-        }  # fmt: skip
+        identity = self._identity(cell, task) | of_view
+        row = Row(**identity, status="failed", error=text, traceback=trace(error), env=environment())
         if self.accelerator.is_main_process:
             try:
                 self.store.append([row])
-            except OSError as unwritten:  # the other cells may still find room
-                text += f" (and no row of it could be written: {unwritten.strerror})"
+            except StoreError as unwritten:  # the other cells may still find room
+                text += f" (and no row of it could be written: {unwritten})"
         summary.failed.append((cell.label, text))
         self.say(f"  failed: {cell.label}: {text}")
 
@@ -211,11 +209,12 @@ class Runner:
         train_key = key_of({
             "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
         })  # fmt: skip
-        done = self.store.done().items()
-        known = self._shared({k for k, r in done if self.options.skip_broken or not r.get("skipped")})
         keys = {
             (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
         }
+        done = self.store.done()
+        found = {key: done[key] for key in keys.values() if key in done}
+        known = self._shared({k for k, entry in found.items() if self.options.skip_broken or not entry.skipped})
         todo = {pair: key for pair, key in keys.items() if key not in known}
         if not todo:
             self.say(f"{place} {cell.label}: done")
@@ -232,21 +231,21 @@ class Runner:
                 continue
             result = self._look(task, trained, views, split)
             rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
-            for row in rows:
-                row["seconds"] = round(time.perf_counter() - clock, 3)
-                # not from the wall clock, which may have been set back meanwhile
-                row["finished"] = (started + timedelta(seconds=row["seconds"])).isoformat(timespec="seconds")
+            seconds = round(time.perf_counter() - clock, 3)
+            # not from the wall clock, which may have been set back meanwhile
+            finished = (started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+            rows = [row.changed(seconds=seconds, finished=finished) for row in rows]
             if self.accelerator.is_main_process:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
-            values = "  ".join(
-                f"{r['eval_grid']}: {r['metrics'].get(task.card.metric.name, float('nan')):.4f}" for r in rows
-            )
-            self.say(f"  {split} {task.card.metric.name} at grid {values}")
-            for note in dict.fromkeys(n for r in rows for n in r["notes"]):
+            metric = task.card.metric
+            values = "  ".join(f"{r.eval_grid}: {metric.show(r.metrics.get(metric.name), unit=False)}" for r in rows)
+            self.say(f"  {split} {metric.label} at grid {values}")
+            for note in dict.fromkeys(n for r in rows for n in r.notes):
                 self.say(f"  {note}")
-            for why in result.failed.values():
-                self._fail(cell, task, Diverged(why), summary, split)
+            for view, why in result.failed.items():
+                place_of = {"split": split, "eval_grid": _side(view.grid), "resize": view.resize}
+                self._fail(cell, task, Diverged(why), summary, **place_of)
         return True
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
@@ -267,10 +266,7 @@ class Runner:
 
     def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
         """One pass; the choice that won on minival is looked at under each view's own key."""
-        asked = {
-            dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v
-            for v in views
-        }
+        asked = {dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v for v in views}
         self.trainer.calibrate(task, trained.model, views)
         result = self.trainer.sweep(task, trained.model, list(asked), split)
         result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
@@ -279,7 +275,13 @@ class Runner:
         return result
 
     def _rows(
-        self, result: SweepResult, trained: Trained, task: Task, identity: Row, split: str, keys: dict[View, str]
+        self,
+        result: SweepResult,
+        trained: Trained,
+        task: Task,
+        identity: dict[str, Any],
+        split: str,
+        keys: dict[View, str],
     ) -> list[Row]:
         rows = []
         for view, metrics, samples in result.rows:
@@ -288,28 +290,25 @@ class Runner:
             seconds = result.seconds[view]
             side = task.card.image_size
             patch = patch_size(side, view.grid)
-            row = identity | {
-                "row_key": keys[view], "view_key": view_key(task, view, split), "status": "ok", "split": split,
-                "eval_grid": _side(view.grid), "patch": _side(patch), "resize": view.resize,
-                "view_options": trained.choice | dict(view.options),
-                "eval_options": task.at(dataclasses.replace(view, options=trained.choice)).at(view).options.stage("eval"),
-                "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
-                "images": result.images, "training": trained.notes, "precision": self._precision(),
-                "cost": {
-                    "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
-                    "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
-                },
-                "device": str(self.accelerator.device), "notes": [*trained.notes.get("notes", []), *result.notes],
-                "env": environment(),
-            }  # fmt: skip
-            if skipped := result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}):
-                row["skipped"] = skipped
+            options, kept = trained.choice | dict(view.options), None
             if samples is not None and self.accelerator.is_main_process:
-                row["samples"] = self.store.save_samples(row["row_key"], samples)
-            rows.append(row)
+                kept = self.store.save_samples(keys[view], samples)
+            cost = {
+                "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
+                "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
+            }  # fmt: skip
+            rows.append(Row(
+                **identity, row_key=keys[view], view_key=view_key(task, view, split), split=split,
+                eval_grid=_side(view.grid), patch=_side(patch), resize=view.resize,
+                view_options=options, eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
+                metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
+                training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
+                notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
+                skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
+            ))  # fmt: skip
         return rows
 
-    def _identity(self, cell: Cell, task: Task | None) -> Row:
+    def _identity(self, cell: Cell, task: Task | None) -> dict[str, Any]:
         grid: Any = cell.train
         if grid is not None and parse_schedule(grid).kind == "fixed":
             grid = _side(parse_schedule(grid).grids[0])
@@ -320,9 +319,9 @@ class Runner:
         }  # fmt: skip
         if task is not None:
             row |= {
-                "protocol": task.card.protocol, "metric": task.card.metric.name, "image_size": task.card.image_size,
-                "measure": dataclasses.asdict(task.card.metric), "higher_is_better": task.card.metric.higher_is_better,
-                "cluster": task.card.cluster, "recipe": dataclasses.asdict(task.recipe),
+                "protocol": task.card.protocol, "metric": task.card.metric.name,
+                "measure": dataclasses.asdict(task.card.metric), "higher_is_better": task.card.metric.higher_is_better, "cluster": task.card.cluster or None,
+                "image_size": task.card.image_size, "recipe": dataclasses.asdict(task.recipe),
                 "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
             }  # fmt: skip
         return row
@@ -351,6 +350,14 @@ def one_line(error: BaseException) -> str:
         died = "a process that decodes pictures died, often for want of memory; try fewer --workers"
         return f"{type(error).__name__}: {died} ({lines[0].strip()})"
     return f"{type(error).__name__}: {lines[0]}"
+
+
+def trace(error: BaseException) -> str:
+    """The traceback as text; of an error whose own text fails, as far as it goes."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
 def _side(grid: tuple[int, int]) -> int | str:

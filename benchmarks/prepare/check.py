@@ -89,7 +89,9 @@ def _checked(task: str, name: str, pack: str, root: Path) -> Checked:
         found.state = "ok" if not found.problems else "wrong" if _there(found.problems, root) else "missing"
         if found.state == "ok":
             _LOOKS[task](found, built)
-            found.fingerprint = built.fingerprint("train" if "train" in built.card.splits else next(iter(built.card.splits)))
+            found.fingerprint = built.fingerprint(
+                "train" if "train" in built.card.splits else next(iter(built.card.splits))
+            )
     except (ValueError, OSError, KeyError, IndexError) as error:
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         found.state, found.problems = "wrong", [text]
@@ -125,7 +127,7 @@ def _reported(task: str, built: Task) -> tuple[str, ...]:
 
 
 def _classification(found: Checked, task: Any) -> None:
-    from tasks.classification.readers import decode
+    from tasks.data.decoding import decode
 
     for split in ("train", "minival", *task.spec.tests):
         found.splits[split] = len(task.labelled(split))

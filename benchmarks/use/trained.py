@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.zoo.files import save_safetensors
-from benchmarks.engine.reopen import find_row, reopen
+from backbones.weights.own import save_backbone
 from benchmarks.engine.batches.evaluation import eval_batches
+from benchmarks.engine.reopen import find_row, reopen
 from benchmarks.engine.sweep import normalised_once
 from benchmarks.store import Store
 from tasks import build_task
@@ -52,7 +52,7 @@ def find_things(
 
     Raises: TaskError for a picture that cannot be read or a box that is no four numbers.
     """
-    pixels = torch.from_numpy(read_rgb(image, str(image))).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(read_rgb(image, upright=True)).permute(2, 0, 1).contiguous()
     more = {} if threshold is None else {"threshold": threshold}
     if texts:
         found = finder.predict(pixels, texts, grid, **more)
@@ -119,7 +119,7 @@ def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, 
     out.parent.mkdir(parents=True, exist_ok=True)
     tried = out.with_name(f"{out.stem}.tried.safetensors")
     try:
-        save_safetensors(encoder, tried, half, training=notes)
+        save_backbone(encoder, tried, half, training=notes)
         found = build_backbone(str(tried)).eval()(images, encoder.native_grid).pooled
         if (found - expected).norm() > (1e-2 if half else 1e-5) * expected.norm():
             raise ValueError("its features are others")

@@ -58,7 +58,9 @@ class Recipe:
             values["lr_groups"] = {k: fitting(f"recipe: lr_groups {k}", v, float) for k, v in groups.items()}
         for candidate in values.get("candidates", ()):
             if not isinstance(candidate, Mapping):
-                raise TaskError(f"recipe: candidates must be a list of mappings, such as [{{lr: 0.01}}], not {candidate!r}")
+                raise TaskError(
+                    f"recipe: candidates must be a list of mappings, such as [{{lr: 0.01}}], not {candidate!r}"
+                )
             self.replaced(candidate)
         return dataclasses.replace(self, **values)
 

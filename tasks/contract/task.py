@@ -236,7 +236,7 @@ class Task:
     def prepare(self, model: nn.Module, split: str) -> Any:
         """Once per pass: text embeddings, prompts. `self.options` and the backbone are those of the view.
 
-        Views that agree in their options share it, unless it has run the backbone: then each bound backbone has its own.
+        Views that agree in their options share it; where it has run the backbone, each binding has its own.
         """
         return None
 

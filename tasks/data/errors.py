@@ -27,11 +27,12 @@ class DataError(TaskError):
     def __init__(
         self, reason: str, *, path: str | Path | None = None, place: str = "", field: str = "", advice: str = ""
     ):
-        self.reason, self.place, self.field, self.advice = one_line(reason), place, field, advice
+        self.reason, self.place, self.field, self.advice = reason, place, field, advice
         self.path = None if path is None else Path(path)
         where = ([str(path)] if path is not None else []) + ([place] if place else [])
-        text = ": ".join([*where, f"{field} {self.reason}" if field else self.reason])
-        super().__init__(one_line(f"{text}; {advice}" if advice else text))
+        text = ": ".join([*where, f"{field} {reason}" if field else reason])
+        # a lone reason may be what torch makes of a worker's error, whose lines its reader needs
+        super().__init__(text if text == reason and not advice else one_line(f"{text}; {advice}" if advice else text))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # processes that load data hand their errors over pickled, and keyword arguments would be lost

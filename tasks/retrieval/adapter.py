@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract import Batch, Grid, Metric, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import (
+    Batch,
+    Grid,
+    Metric,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
 from tasks.retrieval.captions import CaptionDataset, CaptionSet, caption_data, load_captions
 
 if TYPE_CHECKING:

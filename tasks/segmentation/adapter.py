@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.contract import Batch, Grid, Metric, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import (
+    Batch,
+    Grid,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
 from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
 
 if TYPE_CHECKING:

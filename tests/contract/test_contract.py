@@ -197,7 +197,11 @@ def test_metrics_have_a_unit_and_a_direction() -> None:
     assert (top1.show(0.457), top1.show(None), top1.label) == ("45.7 %", "-", "top1 in %")
     assert (top1.margin, rmse.margin, top1.scale, rmse.scale) == (0.01, None, 100, 1)
     assert top1.show_difference(0.01) == "+1.0 point" and top1.show_difference(-0.003) == "-0.3 points"
-    assert rmse.show_difference(0.5) == "+0.50 m" and rmse.best({"a": 1.0, "b": 2.0}) == "a" and top1.best({1: 0.0, 2: 1.0}) == 2
+    assert (
+        rmse.show_difference(0.5) == "+0.50 m"
+        and rmse.best({"a": 1.0, "b": 2.0}) == "a"
+        and top1.best({1: 0.0, 2: 1.0}) == 2
+    )
     card = TaskCard("depth", "v1", (rmse, "delta1"))
     assert card.metric is rmse and card.metrics[1] == Metric("delta1")
     assert TaskCard("toy", "v1", "top1").metric == top1

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks import TaskError, View, build_task
 from tasks.contract import Batch
 from tasks.segmentation.scoring.meter import SegmentationMeter
@@ -128,7 +128,9 @@ def test_one_pass_equals_separate_passes_and_batches(task):
     together = [task.predict(model, batch, view.grid, None)["counts"] for view in views]
     for view, counts in zip(views, together, strict=True):
         assert torch.equal(counts, task.predict(model, batch, view.grid, None)["counts"])
-        single = torch.cat([task.predict(model, batch[i : i + 1], view.grid, None)["counts"] for i in range(len(batch))])
+        single = torch.cat(
+            [task.predict(model, batch[i : i + 1], view.grid, None)["counts"] for i in range(len(batch))]
+        )
         # float32 sums may differ in the last bit with the batch, and an argmax with them: a pixel or two
         assert (counts - single).abs().max() <= 2
         labelled = torch.stack([(t != 255).sum() for t in batch.targets["label"]])

@@ -187,7 +187,9 @@ def finetune(
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
                 if not math.isfinite(values["grad_norm"]):
-                    raise Diverged(f"gradient norm is {values['grad_norm']} at step {step}: lower the learning rate ({recipe.lr})")
+                    raise Diverged(
+                        f"gradient norm is {values['grad_norm']} at step {step}: lower the learning rate ({recipe.lr})"
+                    )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:

@@ -19,13 +19,13 @@ from backbones import build_backbone
 from backbones.grids import parse_schedule
 from benchmarks.engine.batches.evaluation import eval_batches
 from benchmarks.engine.batches.skipping import may_skip
+from benchmarks.engine.finite import Diverged, broken_weight
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.plan import changed
 from benchmarks.engine.randomness import seed_of
 from benchmarks.engine.suite import Cell
 from benchmarks.engine.sweep import SweepResult, sweep
 from benchmarks.engine.training.embeddings import LockedFeatures
-from benchmarks.engine.finite import Diverged, broken_weight
 from benchmarks.engine.training.loop import Training, finetune, open_checkpoint
 from benchmarks.store import Store, key_of, write_atomically
 from tasks.contract import Recipe, Task, TaskError, View
@@ -121,7 +121,9 @@ class Trainer:
                 skip=may_skip(task, self.options.skip_broken),
             )  # fmt: skip
             if broken := broken_weight(model):
-                raise Diverged(f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})")
+                raise Diverged(
+                    f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})"
+                )
             notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
             if self.accelerator.is_main_process:
                 state = {"model": model.state_dict(), "notes": notes}
