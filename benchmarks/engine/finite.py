@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -44,6 +45,16 @@ def broken_weight(model: nn.Module) -> str | None:
     if not named or bool(torch.stack([value.isfinite().all() for _, value in named]).all()):
         return None
     return next(name for name, value in named if not bool(value.isfinite().all()))
+
+
+def check_step(values: Mapping[str, float], step: int, rate: float) -> None:
+    """Before weights are changed: the loss and the norm of the gradient. Raises Diverged for the first not finite.
+
+    Example: `check_step({"loss": 2.3, "grad_norm": 1.0}, step=7, rate=0.01)`
+    """
+    for name, told in (("loss", "loss"), ("grad_norm", "gradient norm")):
+        if not math.isfinite(values.get(name, 0.0)):
+            raise Diverged(f"{told} is {values[name]} at step {step}: lower the learning rate ({rate})")
 
 
 class Watch:

@@ -320,7 +320,8 @@ class Runner:
         if task is not None:
             row |= {
                 "protocol": task.card.protocol, "metric": task.card.metric.name,
-                "measure": dataclasses.asdict(task.card.metric), "higher_is_better": task.card.metric.higher_is_better, "cluster": task.card.cluster or None,
+                "measure": dataclasses.asdict(task.card.metric), "cluster": task.card.cluster or None,
+                "higher_is_better": task.card.metric.higher_is_better,
                 "image_size": task.card.image_size, "recipe": dataclasses.asdict(task.recipe),
                 "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
             }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from backbones.grids import Grid, GridSchedule
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
-from benchmarks.engine.finite import Diverged
+from benchmarks.engine.finite import check_step
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
@@ -182,14 +181,9 @@ def finetune(
                 step_module, batch, grid, recipe, accelerator, parameters, training.notes,
                 seed_of("model", seed, step, rank),
             )  # fmt: skip
-            if not math.isfinite(values["loss"]):
-                raise Diverged(f"loss is {values['loss']} at step {step}: lower the learning rate ({recipe.lr})")
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
-                if not math.isfinite(values["grad_norm"]):
-                    raise Diverged(
-                        f"gradient norm is {values['grad_norm']} at step {step}: lower the learning rate ({recipe.lr})"
-                    )
+            check_step(values, step, recipe.lr)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:

@@ -41,7 +41,8 @@ class ImageRetrieval(Task):
         spec = labelled_data(self.options.data)
         self.card = TaskCard(
             "image_retrieval", "v1", metrics=("R@1", "mAP@R"), image_size=self.options.image_size,
-            splits=dict(spec.sizes), sources={self.options.data: spec.source}, citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
+            splits=dict(spec.sizes), sources={self.options.data: spec.source},
+            citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
         )  # fmt: skip
         self._sets: dict[str, LabelledSet] = {}
 
