@@ -39,7 +39,7 @@ def read_pairs(path: str | Path, captions: int) -> Tensor:
     Raises: TaskError naming the first caption without an image.
     """
     try:
-        value = json.loads(Path(path).read_text())
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TaskError(f"no file {path}") from error
     except ValueError as error:
