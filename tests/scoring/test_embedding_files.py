@@ -159,11 +159,8 @@ def test_files_that_are_no_arrays_are_named(tmp_path):
 
 def test_the_front_door(monkeypatch, capsys, tmp_path, made):
     files = write(tmp_path, *made[:2], made[2].tolist())
-    arguments = [
-        x
-        for pair in zip(("--image-embeddings", "--text-embeddings", "--pairs"), map(str, files), strict=True)
-        for x in pair
-    ]
+    options = ("--image-embeddings", "--text-embeddings", "--pairs")
+    arguments = ["score", "retrieval", *(x for pair in zip(options, map(str, files), strict=True) for x in pair)]
     code, out, err = call(monkeypatch, capsys, *arguments, "--ranks", str(tmp_path / "ranks.npz"))
     assert code == 0 and err == "" and json.loads(out)["protocol"] == "cosine"
     with np.load(tmp_path / "ranks.npz") as kept:
