@@ -167,9 +167,7 @@ def test_the_front_door(monkeypatch, capsys, tmp_path, made):
         assert kept["i2t"].tolist() == rank_embeddings(*files).i2t.tolist() and len(kept["t2i"]) == 90
     code, out, _ = call(monkeypatch, capsys, *arguments, "--inner-product")
     assert code == 0 and json.loads(out)["protocol"] == "inner-product"
-    code, out, err = call(
-        monkeypatch, capsys, "score", "retrieval", *arguments, "--ranks", str(tmp_path / "no" / "r.npz")
-    )
+    code, out, err = call(monkeypatch, capsys, *arguments, "--ranks", str(tmp_path / "no" / "r.npz"))
     assert code == 2 and out == "" and err.count("\n") == 1
     files[2].write_text("[0]")
     code, out, err = call(monkeypatch, capsys, *arguments)
