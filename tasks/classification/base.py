@@ -24,6 +24,7 @@ class LabelledTask(Task):
     skippable = True
     data: str
     spec: DataSpec
+    held: float | None = None  # part of train that is minival; None: the set's own
 
     @functools.cached_property
     def _loaded(self) -> dict[str, Labelled]:
@@ -32,7 +33,7 @@ class LabelledTask(Task):
     def labelled(self, split: str) -> Labelled:
         """Names, labels and encoded pictures of a split, listed once."""
         if split not in self._loaded:
-            self._loaded[split] = load(self.root, self.data, split)
+            self._loaded[split] = load(self.root, self.data, split, self.held)
         return self._loaded[split]
 
     @functools.cached_property

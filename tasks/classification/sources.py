@@ -138,8 +138,10 @@ def missing(root: Path, name: str, splits: tuple[str, ...]) -> list[str]:
     return []
 
 
-def load(root: Path, name: str, split: str) -> Labelled:
+def load(root: Path, name: str, split: str, held: float | None = None) -> Labelled:
     """A split. `train` is without `minival`: the names with the smallest hashes, whatever the seed.
+
+    `held`: the part of train that is minival, where it is not the set's own.
 
     Raises: TaskError for missing files, a split that does not exist, or one of another size than it must have.
 
@@ -151,7 +153,7 @@ def load(root: Path, name: str, split: str) -> Labelled:
         raise TaskError(f"{name} has no split {split!r}; it has: {', '.join(known)}")
     if split in ("train", "minival"):
         whole = _read(root, spec, "train")
-        aside = held_out(whole, spec.held)
+        aside = held_out(whole, spec.held if held is None else held)
         return whole.subset(np.flatnonzero(aside if split == "minival" else ~aside))
     found = _read(root, spec, split)
     expected = spec.tests.get(split)
@@ -161,9 +163,9 @@ def load(root: Path, name: str, split: str) -> Labelled:
 
 
 def held_out(whole: Labelled, part: float) -> np.ndarray:
-    """bool [N]: which pictures of train are minival. At least one, where there are two."""
+    """bool [N]: which pictures of train are minival. At least one, where there are two and `part` is not 0."""
     hashes = np.array([int.from_bytes(hashlib.sha256(n.encode()).digest()[:7], "big") for n in whole.names])
-    count = max(1, round(len(hashes) * part)) if len(hashes) > 1 else 0
+    count = max(1, round(len(hashes) * part)) if len(hashes) > 1 and part else 0
     aside = np.zeros(len(hashes), bool)
     aside[np.argsort(hashes, kind="stable")[:count]] = True
     return aside
