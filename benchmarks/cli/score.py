@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-score = typer.Typer(help="Score predictions made anywhere; JSON on standard output.", no_args_is_help=True)
+from tasks.contract.score import Score
+from tasks.detection.labels.protocols import Protocol
+
+score = typer.Typer(
+    help="Score predictions made anywhere. Prints JSON of one form: task, protocol, metrics, counts.",
+    no_args_is_help=True,
+)
+
+
+def _print(found: Score) -> None:
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(found.as_json(), indent=1))
+
+
+@score.command()
+def detection(
+    predictions: Annotated[Path, typer.Option(help="JSON list of {image_id, category_id, bbox, score}.")],
+    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(
+            help="Whose rules. Default: LVIS' where an image has neg_category_ids or not_exhaustive_category_ids, or "
+            "a category a frequency; else COCO's."
+        ),
+    ] = None,
+    official: Annotated[bool, typer.Option("--official", help="By the lvis or pycocotools package itself.")] = False,
+) -> None:
+    """AP AP50 AP75 APs APm APl AR of boxes; LVIS: APr APc APf; COCO: ARs ARm ARl AR@1 AR@10. null: no such box.
+
+    Example: run_all.py score detection --predictions found.json --annotations instances_val2017.json
+    """
+    from tasks.detection.scoring.files import score_detections
+
+    _print(score_detections(predictions, annotations, official, protocol))
 
 
 @score.command()
@@ -43,15 +78,3 @@ def retrieval(
     from tasks.retrieval.scoring import score_embeddings
 
     print(json.dumps(score_embeddings(image_embeddings, text_embeddings, pairs), indent=1))
-
-
-@score.command()
-def detection(
-    predictions: Annotated[Path, typer.Option(help="JSON in LVIS results format.")],
-    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
-    official: Annotated[bool, typer.Option("--official", help="Use the lvis package itself.")] = False,
-) -> None:
-    """AP AP50 AP75 APs APm APl APr APc APf AR of boxes; null where no category has such a box."""
-    from tasks.detection.scoring.files import score as score_boxes
-
-    print(json.dumps(score_boxes(predictions, annotations, official), indent=1))

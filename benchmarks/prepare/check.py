@@ -125,7 +125,7 @@ def _reported(task: str, built: Task) -> tuple[str, ...]:
 
 
 def _classification(found: Checked, task: Any) -> None:
-    from tasks.classification.readers import decode
+    from tasks.data.decoding import decode
 
     for split in ("train", "minival", *task.spec.tests):
         found.splits[split] = len(task.labelled(split))

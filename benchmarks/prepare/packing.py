@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from benchmarks.prepare.downloads import check_name
-from tasks.data.pictures import read_picture
+from tasks.data.pictures import read_rgb
 
 T = TypeVar("T")
 SHARD_BYTES = 13_600_000  # files stay below 15 MB
@@ -65,7 +65,7 @@ def square(image: Image.Image, side: int) -> Image.Image:
 
 def rgb(path: Path) -> Image.Image:
     """Raises: TaskError naming a picture that cannot be decoded."""
-    return read_picture(path, str(path)).convert("RGB")
+    return Image.fromarray(read_rgb(path))
 
 
 def encoded(image: Image.Image, kind: str, quality: int | None = None) -> bytes:

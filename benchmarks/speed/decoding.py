@@ -26,8 +26,8 @@ from benchmarks.engine.sweep import eval_batches, sweep
 from benchmarks.speed.throughput import take_turns
 from tasks import build_task
 from tasks.classification.preprocess import evaluation_view, larger_side
-from tasks.classification.readers import decode
 from tasks.contract import Batch
+from tasks.data.decoding import decode
 from tasks.data.formats import read_columns
 from tasks.data.pictures import check_picture, read_picture, read_rgb
 
@@ -53,7 +53,7 @@ def drawn(count: int) -> list[bytes]:
 def packed(path: Path, count: int) -> list[bytes]:
     """Pictures of a parquet pack as JPEG files of their own size, whatever the pack holds."""
     column = read_columns([path], ("image",))["image"]
-    return [as_jpeg(read_picture(column[i].as_py()).convert("RGB")) for i in range(min(count, len(column)))]
+    return [as_jpeg(Image.fromarray(read_rgb(column[i].as_py()))) for i in range(min(count, len(column)))]
 
 
 def as_jpeg(image: Image.Image) -> bytes:

@@ -51,7 +51,7 @@ def find_things(
 
     Raises: TaskError for a picture that cannot be read or a box that is no four numbers.
     """
-    pixels = torch.from_numpy(read_rgb(image, str(image))).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(read_rgb(image, upright=True)).permute(2, 0, 1).contiguous()
     more = {} if threshold is None else {"threshold": threshold}
     if texts:
         found = finder.predict(pixels, texts, grid, **more)

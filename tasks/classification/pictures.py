@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tasks.classification.preprocess import evaluation_view, training_view
-from tasks.classification.readers import Labelled, decode
+from tasks.classification.readers import Labelled
+from tasks.data.decoding import decode
 
 REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
 

@@ -6,15 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tasks.contract import TaskError
 from tasks.data.formats import read_columns, read_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 
@@ -45,23 +42,6 @@ class Labelled:
         """The pictures at `index`, in that order."""
         names, read = [self.names[i] for i in index], self.read
         return Labelled(names, self.labels[index], lambda i: read(int(index[i])), self.classes, self.allowed)
-
-
-def decode(content: Any, name: str = "picture") -> Tensor:
-    """uint8 RGB [3, h, w] of encoded bytes, a path, a PIL image or an array [h, w, 3].
-
-    Raises: TaskError naming a picture that cannot be decoded.
-    """
-    import torch
-    from PIL import Image
-
-    from tasks.data.pictures import read_rgb
-
-    if isinstance(content, bytes | Path):
-        content = read_rgb(content, name)
-    elif isinstance(content, Image.Image):
-        content = np.array(content.convert("RGB"))
-    return torch.from_numpy(np.ascontiguousarray(content)).permute(2, 0, 1).contiguous()
 
 
 def read_folder(folder: Path, classes: Sequence[str] | None = None, partial: bool = False) -> Labelled:

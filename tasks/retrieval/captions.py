@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract import TaskError
 from tasks.data.formats import read_columns, read_json
 from tasks.data.scenes import SCENES, scenes_folder
-from tasks.retrieval.images.files import folder_reader, to_tensor
+from tasks.retrieval.images.files import folder_reader
 
 if TYPE_CHECKING:
     import torch
@@ -225,7 +225,9 @@ class CaptionDataset:
         return len(self.set)
 
     def image(self, i: int) -> Tensor:
-        return to_tensor(self.set.read(i), self.size, self.set.names[i])
+        from tasks.data.decoding import decode_square
+
+        return decode_square(self.set.read(i), self.size, self.set.names[i])
 
     def __getitem__(self, i: int) -> tuple[Tensor, Any]:
         return self.image(i), i if self.tokenize is None else self.tokenize([self.set.captions[i][0]])[0]

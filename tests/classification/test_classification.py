@@ -29,11 +29,11 @@ from tasks.classification.preprocess import (
     resize_small,
     training_view,
 )
-from tasks.classification.readers import decode
 from tasks.classification.scoring import accuracy, neighbour_votes, score_file
 from tasks.classification.sources import DATA, load
 from tasks.contract import Batch, Recipe, TaskError, View
 from tasks.contract.meters import bootstrap
+from tasks.data.decoding import decode
 
 
 @pytest.fixture(scope="module")

@@ -82,8 +82,9 @@ def test_score_detection_by_both_scorers(monkeypatch, capsys, tmp_path) -> None:
     files = ["--predictions", str(tmp_path / "found.json"), "--annotations", str(tmp_path / "labels.json")]
     for more in ([], ["--official"]):
         code, out, _ = call(monkeypatch, capsys, "score", "detection", *files, *more)
-        scores = json.loads(out)
-        assert code == 0 and scores["AP"] == pytest.approx(1) and scores["APr"] is None
+        found = json.loads(out)
+        assert code == 0 and list(found) == ["task", "protocol", "metrics", "counts"] and found["protocol"] == "lvis"
+        assert found["metrics"]["AP"] == pytest.approx(1) and found["metrics"]["APr"] is None
     files[3] = str(tmp_path / "nowhere.json")
     code, _, err = call(monkeypatch, capsys, "score", "detection", *files)
     assert code == 2 and "nowhere.json" in err and err.count("\n") == 1

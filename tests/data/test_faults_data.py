@@ -33,7 +33,8 @@ def test_a_truncated_picture_of_the_test_split_fails_its_cell_alone(tmp_path) ->
     summary, rows = run_cells(tmp_path, cell("bad"), cell("good"))
     assert summary.status == 1 and len(summary.failed) == 1 and len(summary.ran) == 1
     failed = [r for r in rows if r["status"] == "failed"]
-    assert len(failed) == 1 and failed[0]["error"].startswith("TaskError: dog/1.jpg cannot be decoded: ")
+    torn = tmp_path / "bad" / "test" / "dog" / "1.jpg"
+    assert len(failed) == 1 and failed[0]["error"].startswith(f"Wrong: {torn}: cannot be decoded: ")
     assert len(ok(rows)) == 2 and all(r["images"] == 8 and "skipped" not in r for r in ok(rows))
 
 
@@ -47,7 +48,7 @@ def test_skipped_pictures_are_counted_and_never_taken_for_whole_results(tmp_path
     row = rows[0]
     assert row["skipped"]["test"]["count"] == 1 and "dog/1.jpg" in row["skipped"]["test"]["first"][0]
     assert row["skipped"]["train"]["count"] >= 2 and row["training"]["skipped"] == row["skipped"]["train"]
-    assert any("1 of 8 pictures of test skipped, the first: dog/1.jpg" in n for n in row["notes"])
+    assert any("1 of 8 pictures of test skipped, the first: " in n and "dog/1.jpg: cannot" in n for n in row["notes"])
     assert any("pictures of test skipped" in s for s in said) and any("pictures of train skipped" in s for s in said)
     with np.load(tmp_path / "out" / row["samples"]) as samples:
         assert samples["ids"].tolist() == [0, 1, 2, 3, 4, 6, 7]  # dog/1.jpg has the index 5
@@ -67,7 +68,7 @@ def test_scores_that_need_every_picture_are_never_made_of_fewer(tmp_path) -> Non
     entry = {"task": "image_retrieval", "options": {"data": "bad/"}}
     summary, rows = run_cells(tmp_path, entry, skip=True)
     assert summary.status == 1 and [r["status"] for r in rows] == ["failed"]
-    assert "dog/1.jpg cannot be decoded" in rows[0]["error"]
+    assert "dog/1.jpg: cannot be decoded" in rows[0]["error"]
 
 
 def test_a_worker_s_error_is_told_as_plainly(tmp_path) -> None:
@@ -115,7 +116,7 @@ def test_wrong_json_of_boxes_is_a_recorded_failure(tmp_path, content: bytes) -> 
     summary, rows = run_cells(tmp_path, entry, cell("good"))
     failed = [r for r in rows if r["status"] == "failed"]
     assert summary.status == 1 and len(ok(rows)) == 2 and len(failed) == 1
-    assert failed[0]["error"].startswith("TaskError: ") and "JSON" in failed[0]["error"]
+    assert failed[0]["error"].startswith("Wrong: ") and ".json" in failed[0]["error"]
 
 
 @pytest.mark.parametrize("content", [b'{"images": [', b"[]", b'{"images": [{"filename": "a.jpg"}]}'])
@@ -150,7 +151,7 @@ def bomb(width: int, height: int) -> bytes:
 def test_decompression_bombs_are_refused_before_they_are_decoded(tmp_path) -> None:
     side = int(MAX_PIXELS**0.5) + 1
     for width, height in ((side, side), (50_000, 50_000), (2_000_000, 2_000_000)):
-        with pytest.raises(TaskError, match=r"a\.png (is \d+x\d+ px|cannot be decoded: Image size)"):
+        with pytest.raises(TaskError, match=r"a\.png: (is \d+x\d+ px|cannot be decoded: Image size)"):
             read_picture(bomb(width, height), "a.png")
     class_folders(tmp_path / "bad")
     (tmp_path / "bad" / "test" / "dog" / "1.jpg").write_bytes(bomb(30_000, 30_000))
@@ -185,10 +186,10 @@ def test_torn_pictures_are_told_from_whole_ones(kind: str) -> None:
     assert read_picture(whole).size == check_picture(whole) == (80, 60)
     assert read_picture(whole + bytes(1000)).size == (80, 60)  # a tail harms no one
     for part in (0.1, 0.5, 0.98):
-        with pytest.raises(TaskError, match="x cannot be decoded"):
+        with pytest.raises(TaskError, match="x: cannot be decoded"):
             read_picture(whole[: int(len(whole) * part)], "x")
     for nothing in (b"", b"<html>not found</html>", bytes(100)):
-        with pytest.raises(TaskError, match="x cannot be decoded: not a picture"):
+        with pytest.raises(TaskError, match="x: cannot be decoded: not a picture"):
             read_picture(nothing, "x")
 
 

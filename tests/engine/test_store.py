@@ -102,7 +102,7 @@ def test_a_disk_without_locks_is_named(tmp_path, monkeypatch) -> None:
     def flock(file, how) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("benchmarks.store.fcntl.flock", flock)
+    monkeypatch.setattr("benchmarks.store.store.fcntl.flock", flock)
     with pytest.raises(ValueError, match="has no flock .No locks available.; choose another --out"):
         Store(tmp_path).append([row("a")])
     with pytest.raises(ValueError, match="has no flock"), Store(tmp_path).claim("cell"):

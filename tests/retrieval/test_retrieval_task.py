@@ -283,7 +283,7 @@ def test_what_is_wrong_with_the_data_is_named(tmp_path, monkeypatch):
     with pytest.raises(TaskError, match="1 of 8 images missing in .*, the first is test_3.png"):
         load_captions(folder, "dataset.json", "test")
     (folder / "images" / "test_3.png").write_bytes(b"no picture")
-    with pytest.raises(TaskError, match="test_3.png cannot be decoded"):
+    with pytest.raises(TaskError, match="test_3.png: cannot be decoded"):
         tiny_task(folder).dataset("test")[3]
     assert "no retrieval/flickr8k_train" in tiny_task(folder, data="flickr8k").missing()[0]
 

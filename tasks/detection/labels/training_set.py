@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.contract import TaskError
+from tasks.data.decoding import decode
 from tasks.detection.labels.annotations import as_lvis
-from tasks.detection.labels.folders import DetectionSet, decode, picture_bytes
+from tasks.detection.labels.folders import DetectionSet, picture_bytes
 from tasks.detection.labels.mosaics import Tile, at_most, augmented, mosaic, padded
 from tasks.detection.labels.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
 from tasks.detection.labels.shares import SHARES, SIZES

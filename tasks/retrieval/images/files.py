@@ -1,20 +1,12 @@
-"""Encoded pictures out of folders and tars, and their decoding to squares."""
+"""Encoded pictures out of folders and tars."""
 
 from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from PIL import Image
 
 from tasks.contract import TaskError
-from tasks.data.pictures import read_picture
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def folder_reader(root: Path, images: str, names: list[str], source: str) -> Callable[[int], bytes]:
@@ -52,15 +44,3 @@ def folder_reader(root: Path, images: str, names: list[str], source: str) -> Cal
 
 def _missing(absent: list[str], names: list[str], place: Path, source: str) -> TaskError:
     return TaskError(f"{len(absent)} of {len(names)} images missing in {place}, the first is {absent[0]}; see {source}")
-
-
-def to_tensor(content: bytes, size: int, name: str = "image") -> Tensor:
-    """Decode to RGB and squeeze to a square (nothing is cropped: captions speak of the whole picture).
-
-    Returns: uint8 [3, size, size]; bilinear with antialiasing.
-    Raises: TaskError naming a picture that cannot be decoded.
-    """
-    import torch
-
-    square = read_picture(content, name).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()

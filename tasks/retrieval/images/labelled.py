@@ -14,7 +14,6 @@ import numpy as np
 from tasks.contract import TaskError
 from tasks.data.formats import read_columns
 from tasks.data.scenes import SCENES, scenes_folder
-from tasks.retrieval.images.files import to_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,4 +127,6 @@ class LabelledDataset:
         return len(self.set.names)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        return to_tensor(self.set.read(i), self.size, self.set.names[i]), int(self.set.labels[i])
+        from tasks.data.decoding import decode_square
+
+        return decode_square(self.set.read(i), self.size, self.set.names[i]), int(self.set.labels[i])

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.data.pictures import read_picture
+from tasks.data.pictures import read_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,14 +78,12 @@ class LandmarkPictures:
         return len(self.names)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        import torch
+        from tasks.data.decoding import squeezed
 
-        path = self.folder / f"{self.names[i]}.jpg"
-        image = read_picture(path, str(path)).convert("RGB")
+        image = Image.fromarray(read_rgb(self.folder / f"{self.names[i]}.jpg"))
         if self.boxes is not None:
             image = image.crop(tuple(float(v) for v in self.boxes[i]))
-        square = image.resize((self.side, self.side), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous(), i
+        return squeezed(image, self.side), i
 
 
 class Landmarks(Task):
