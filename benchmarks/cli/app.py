@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.bench import bench
+from benchmarks.cli.errors import run_verb
 from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
@@ -42,8 +43,18 @@ class Listing(StrEnum):
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"flexivit-transfer {version('flexivit-transfer')}")
+        raise typer.Exit
+
+
 @app.callback()
-def verbs() -> None:
+def verbs(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
     """Does one flexible ViT replace my fixed ones, on my task, at my budget?"""
 
 
@@ -61,16 +72,22 @@ def list_(
     if not rows:
         raise ValueError(f"no {what.value} match {pattern!r}; try: run_all.py ls {what.value}")
     columns = list(rows[0])
-    widths = [max(len(str(r[c] or "-")) for r in [*rows, dict(zip(columns, columns, strict=True))]) for c in columns]
-    for row in [dict(zip(columns, columns, strict=True)), *rows]:
-        print("  ".join(str(row[c] or "-").ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+    table = [columns, *([_shown(r[c]) for c in columns] for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+
+
+def _shown(value: Any) -> str:
+    """A cell of a listing: what is not known is a dash."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value or "-")
 
 
 def _backbones(pattern: str) -> list[dict[str, Any]]:
     from backbones import backbone_spec, list_backbones
 
     specs = [backbone_spec(name) for name in list_backbones(pattern)]
-    keys = ("name", "image_size", "native_grid", "trained_on", "weights", "licence")
+    keys = ("name", "image_size", "native_grid", "flexible", "trained_on", "weights", "licence")
     return [{k: getattr(s, k) for k in keys} for s in specs]
 
 
@@ -87,7 +104,11 @@ def _suites(pattern: str) -> list[dict[str, Any]]:
 
     from benchmarks.engine.suite import list_suites
 
-    found = {n: yaml.safe_load(p.read_text()) for n, p in list_suites().items() if fnmatch.fnmatch(n, pattern)}
+    found = {
+        n: yaml.safe_load(p.read_text(encoding="utf-8"))
+        for n, p in list_suites().items()
+        if fnmatch.fnmatch(n, pattern)
+    }
     return [
         {"name": name, "tasks": len(raw["tasks"]), "description": raw["description"]} for name, raw in found.items()
     ]
@@ -172,7 +193,7 @@ def study(
 
     folder = out or Path("results/runs/studies") / name
     run_study(name, scale, data_root / "pretrain", folder, device, settings or [])
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -257,8 +278,4 @@ def check_task(
 
 def main() -> None:
     """Run a verb; what a user can mend is one line on standard error and exit status 2."""
-    try:
-        app()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_verb(app))

@@ -10,7 +10,7 @@ import torch
 
 from backbones import FlexiBackbone, build_backbone
 from backbones.grids import parse_schedule
-from backbones.zoo.files import save_safetensors
+from backbones.weights.own import save_backbone
 from benchmarks.engine.reopen import find_row, reopen
 from benchmarks.engine.sweep import eval_batches, normalised_once
 from benchmarks.store import Store
@@ -115,13 +115,14 @@ def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, 
         raise TaskError(f"a backbone of ours is written as a .safetensors file: {what}")
     notes = {k: row.get(k) for k in ("task", "protocol", "options", "recipe", "train_grid", "seed", "steps")}
     notes |= {"data": row.get("data_fingerprint"), "revision": row.get("env", {}).get("revision")}
-    flexible = parse_schedule(row["train_grid"]).kind != "fixed" if row["train_grid"] is not None else None
+    if row["task"] == "upstream" and row["train_grid"] is not None:  # fine-tuning at one grid leaves it what it was
+        encoder.flexible = parse_schedule(row["train_grid"]).kind != "fixed"
     images = torch.randint(0, 256, (2, 3, *encoder.image_size), dtype=torch.uint8)
     expected = encoder(images, encoder.native_grid).pooled
     out.parent.mkdir(parents=True, exist_ok=True)
     tried = out.with_name(f"{out.stem}.tried.safetensors")
     try:
-        save_safetensors(encoder, tried, half, training=notes, flexible=flexible)
+        save_backbone(encoder, tried, half, training=notes)
         found = build_backbone(str(tried)).eval()(images, encoder.native_grid).pooled
         if (found - expected).norm() > (1e-2 if half else 1e-5) * expected.norm():
             raise ValueError("its features are others")
