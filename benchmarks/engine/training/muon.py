@@ -14,12 +14,12 @@ RMS = 0.2  # of an update, as AdamW's are (Moonlight, Liu et al. 2025)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """[N, r, c] to about the nearest semi-orthogonal matrix of each, in bfloat16.
+    """[N, r, c] to about the nearest semi-orthogonal matrix of each; in bfloat16 on a GPU, which has units for it.
 
     Example: `orthogonalised(torch.randn(6, 384, 128)).shape`
     """
     a, b, c = COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT

@@ -121,6 +121,7 @@ def timed(calls: dict[str, Callable[[], object]], pictures: int, device: torch.d
 def case(size: str, grid: int, forward: int, training: int, device: torch.device, left: Callable[[], float]) -> Any:
     """Rows of one model at one grid as they are measured; what there is no time for is left out."""
     encoder = build_backbone(f"flexivit_{size}_scratch").to(device).eval()
+    encoder._view = {}  # as in a sweep: what was resized is kept; copies have it too
     nn.init.normal_(encoder.trunk.cls_token, std=0.02)
     pair, compile = (grid, grid), True
     multiply_adds = macs(encoder, pair)
