@@ -49,6 +49,12 @@ class LabelledSet:
         held = ("minival",) if self.form.held_out else ()
         return tuple(n for s in self.form.splits for n in ((s, *held) if s == "train" else (s,)))
 
+    def card_splits(self) -> dict[str, int | None]:
+        """Pictures that each split must have, `None` where that is not fixed or depends on what is held out."""
+        sizes = self.form.sizes()
+        held = bool(self.form.held_out)
+        return {s: None if held and s in ("train", "minival") else sizes[s] for s in self.splits}
+
     def load(self, split: str) -> Labelled:
         """A split; `train` is without `minival`.
 
@@ -56,7 +62,7 @@ class LabelledSet:
 
         Example: `len(labelled_set("cars98", "data").load("minival")) == 286`
         """
-        if split not in self.splits:
+        if split not in self.splits and not self.own:
             raise Wrong(f"has no split {split!r}; it has: {', '.join(self.splits)}", place=f"data {self.name!r}")
         if split not in ("train", "minival"):
             return self.whole(split)
@@ -67,7 +73,7 @@ class LabelledSet:
     def whole(self, split: str) -> Labelled:
         """A split as it is on disk: train with what is held out of it. Raises: as `load`."""
         found = self._read(split)
-        expected = self.form.splits[split].pictures
+        expected = self.form.splits[split].pictures if split in self.form.splits else None
         if expected is not None and len(found) != expected:
             raise Missing(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
                           path=self.root, advice=self._advice(split))  # fmt: skip
@@ -101,8 +107,9 @@ class LabelledSet:
         if self.card.drawn:
             scenes_folder(self.root)
         if self.own:
-            found = locate(self.root / form.files, split)
-            return self._located(found.layout, list(found.paths), split)
+            place = locate(self.root / form.files, split)
+            saved = form.layout == "saved"
+            return self._located("saved" if saved else place.layout, list(place.paths), split)
         if form.layout == "imagenet":
             return read_imagenet(self.root, form, split, advice)
         if form.layout == "torchvision":

@@ -14,8 +14,9 @@ import numpy as np
 
 from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
-from tasks.classification.sources import data_spec
+from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
+from tasks.data.labelled import labelled_set
 from tasks.upstream.presets import preset
 
 if TYPE_CHECKING:
@@ -59,24 +60,24 @@ class Upstream(LabelledTask):
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         self.preset = preset(self.options.preset)
-        self.data = self.options.data or self.preset.data
-        self.spec = data_spec(self.data)
+        name = self.options.data or self.preset.data
+        self.data = labelled_set(name, self.root)
         if self.options.teacher and self.preset.loss != "kl":
             raise TaskError(f"{self.options.preset} has no teacher; presets with one: i1k_deit3_distill, i21k_distill")
         self.teacher_name = self.options.teacher or self.preset.teacher
         if self.teacher_name and ":" not in self.teacher_name:  # timm and modules take seconds to import
             backbone_spec(self.teacher_name)
-        chosen = self.options = dataclasses.replace(self.options, data=self.data, teacher=self.teacher_name)
+        chosen = self.options = dataclasses.replace(self.options, data=name, teacher=self.teacher_name)
         known = METRICS if self.teacher_name else METRICS[:1]
         if chosen.metric not in known:
             raise TaskError(f"no metric {chosen.metric!r} of {chosen.preset}; there are: {', '.join(known)}")
         if chosen.epochs < 0 or chosen.image_size < 0:
             raise TaskError("epochs and image_size must be 0 or more")
-        self.side = chosen.image_size or self.spec.image_size
+        self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
             "upstream", f"{chosen.preset}-v1", metric=chosen.metric, image_size=self.side,
-            splits={"train": None, "minival": None, **self.spec.tests}, sources={self.data: self.spec.source},
+            splits=self.data.card_splits(), sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
@@ -97,8 +98,8 @@ class Upstream(LabelledTask):
     def teacher_side(self) -> int:
         return self.teacher.image_size[0] if self.teacher_name else 0
 
-    def fingerprint(self) -> str:
-        data = super().fingerprint()
+    def fingerprint(self, split: str = "train") -> str:
+        data = super().fingerprint(split)
         return data if self.teacher is None else f"{data} {self.teacher.weights_hash()}"
 
     def dataset(self, split: str) -> UpstreamPictures:
@@ -127,8 +128,8 @@ class Upstream(LabelledTask):
         outputs = teacher.head.out_features
         if self.options.metric == "top1" and outputs != self.classes:
             raise TaskError(
-                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data} has {self.classes}: top-1 is "
-                "undefined; --set options.metric=agreement reports agreement with the teacher"
+                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data.name} has {self.classes}: "
+                "top-1 is undefined; --set options.metric=agreement reports agreement with the teacher"
             )
         model = supervised(backbone, outputs, 0.0)
         initialise_from_teacher(backbone, teacher)

@@ -127,14 +127,14 @@ def test_wrong_json_of_captions_is_named(tmp_path, content: bytes) -> None:
 
 
 def test_torn_pictures_of_torchvision_s_sets_are_named(tmp_path) -> None:
-    from tasks.classification.readers import read_torchvision
+    from tasks.data.readers.official import read_torchvision
 
     root = official_forms.cars(tmp_path)
-    found = read_torchvision("cars", tmp_path, "train")
-    assert found.read(0).size == (40, 30)
+    cars = read_torchvision("cars", tmp_path, "stanford_cars", "train")
+    assert read_picture(cars.read(0)).size == (40, 30)
     cut(root / "cars_train" / "00001.jpg")
-    with pytest.raises(TaskError, match="cars train/0 cannot be decoded"):
-        found.read(0)
+    with pytest.raises(TaskError, match=r"cars_train/00001\.jpg: cannot be decoded"):
+        read_picture(cars.read(0), cars.pictures.where(0))
 
 
 def bomb(width: int, height: int) -> bytes:
