@@ -61,16 +61,22 @@ def list_(
     if not rows:
         raise ValueError(f"no {what.value} match {pattern!r}; try: run_all.py ls {what.value}")
     columns = list(rows[0])
-    widths = [max(len(str(r[c] or "-")) for r in [*rows, dict(zip(columns, columns, strict=True))]) for c in columns]
-    for row in [dict(zip(columns, columns, strict=True)), *rows]:
-        print("  ".join(str(row[c] or "-").ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+    table = [columns, *([_shown(r[c]) for c in columns] for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+
+
+def _shown(value: Any) -> str:
+    """A cell of a listing: what is not known is a dash."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value or "-")
 
 
 def _backbones(pattern: str) -> list[dict[str, Any]]:
     from backbones import backbone_spec, list_backbones
 
     specs = [backbone_spec(name) for name in list_backbones(pattern)]
-    keys = ("name", "image_size", "native_grid", "trained_on", "weights", "licence")
+    keys = ("name", "image_size", "native_grid", "flexible", "trained_on", "weights", "licence")
     return [{k: getattr(s, k) for k in keys} for s in specs]
 
 

@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-score = typer.Typer(help="Score predictions made anywhere; JSON on standard output.", no_args_is_help=True)
+from tasks.contract.score import Score
+from tasks.detection.labels.protocols import Protocol
+
+score = typer.Typer(
+    help="Score predictions made anywhere. Prints JSON of one form: task, protocol, metrics, counts.",
+    no_args_is_help=True,
+)
+
+
+def _print(found: Score) -> None:
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(found.as_json(), indent=1))
+
+
+def _integers(text: str, option: str) -> list[int] | None:
+    """`"0,255"` to `[0, 255]`; None for an empty text."""
+    try:
+        return [int(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise ValueError(f"{option} {text!r} must be integers separated by commas, such as 0,255") from None
+
+
+@score.command()
+def detection(
+    predictions: Annotated[Path, typer.Option(help="JSON list of {image_id, category_id, bbox, score}.")],
+    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
+    protocol: Annotated[
+        Protocol | None,
+        typer.Option(
+            help="Whose rules. Default: LVIS' where an image has neg_category_ids or not_exhaustive_category_ids, or "
+            "a category a frequency; else COCO's."
+        ),
+    ] = None,
+    official: Annotated[bool, typer.Option("--official", help="By the lvis or pycocotools package itself.")] = False,
+) -> None:
+    """AP AP50 AP75 APs APm APl AR of boxes; LVIS: APr APc APf; COCO: ARs ARm ARl AR@1 AR@10. null: no such box.
+
+    Example: run_all.py score detection --predictions found.json --annotations instances_val2017.json
+    """
+    from tasks.detection.scoring.files import score_detections
+
+    _print(score_detections(predictions, annotations, official, protocol))
 
 
 @score.command()
@@ -24,13 +67,39 @@ def segmentation(
     predictions: Annotated[Path, typer.Option(help="Folder of PNG label maps.")],
     annotations: Annotated[Path, typer.Option(help="Folder of PNG label maps of the same names.")],
     num_classes: Annotated[int, typer.Option(min=1)],
-    reduce_zero_label: Annotated[bool, typer.Option(help="Label 0 is ignored, 1 becomes 0 (ADE20k).")] = False,
-    ignore_index: Annotated[int, typer.Option()] = 255,
+    reduce_zero_label: Annotated[
+        bool, typer.Option(help="In annotations 0 is ignored and 1 is class 0 (ADE20k).")
+    ] = False,
+    ignore_index: Annotated[int, typer.Option(help="The value of annotations that does not count.")] = 255,
+    predictions_start_at: Annotated[
+        int, typer.Option(min=0, help="The value of class 0 in predictions; 1 as mmseg writes ADE20k's.")
+    ] = 0,
+    prediction_values: Annotated[str, typer.Option(help="The value of each class in predictions, as 0,255.")] = "",
+    annotation_values: Annotated[str, typer.Option(help="The value of each class in annotations, as 0,255.")] = "",
+    prediction_suffix: Annotated[
+        str | None,
+        typer.Option(help="How predictions' names end; default .png, or _leftImg8bit.png if all do."),
+    ] = None,
+    annotation_suffix: Annotated[
+        str | None, typer.Option(help="How annotations' names end; default .png, or _gtFine_labelTrainIds.png.")
+    ] = None,
 ) -> None:
-    """mIoU, mAcc, aAcc and per-class IoU of label maps."""
-    from tasks.segmentation.scoring.folders import score_folder
+    """mIoU, mAcc, aAcc and per-class IoU of label maps.
 
-    print(json.dumps(score_folder(predictions, annotations, num_classes, reduce_zero_label, ignore_index), indent=1))
+    Example: run_all.py score segmentation --predictions out --annotations annotations/validation --num-classes 150
+    --reduce-zero-label
+    """
+    from tasks.segmentation.scoring.folders import score_segmentation
+
+    _print(
+        score_segmentation(
+            predictions, annotations, num_classes, reduce_zero_label=reduce_zero_label, ignore_index=ignore_index,
+            predictions_start_at=predictions_start_at, prediction_suffix=prediction_suffix,
+            annotation_suffix=annotation_suffix,
+            prediction_values=_integers(prediction_values, "--prediction-values"),
+            annotation_values=_integers(annotation_values, "--annotation-values"),
+        )
+    )  # fmt: skip
 
 
 @score.command()
@@ -43,15 +112,3 @@ def retrieval(
     from tasks.retrieval.scoring import score_embeddings
 
     print(json.dumps(score_embeddings(image_embeddings, text_embeddings, pairs), indent=1))
-
-
-@score.command()
-def detection(
-    predictions: Annotated[Path, typer.Option(help="JSON in LVIS results format.")],
-    annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
-    official: Annotated[bool, typer.Option("--official", help="Use the lvis package itself.")] = False,
-) -> None:
-    """AP AP50 AP75 APs APm APl APr APc APf AR of boxes; null where no category has such a box."""
-    from tasks.detection.scoring.files import score as score_boxes
-
-    print(json.dumps(score_boxes(predictions, annotations, official), indent=1))

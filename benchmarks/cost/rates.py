@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from backbones.contract import VitShape
 from backbones.grids import Grid
-from backbones.shape import VitShape
 from benchmarks.store import write_atomically
 
 FILE = Path(__file__).parent / "rates.json"

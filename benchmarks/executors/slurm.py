@@ -158,7 +158,7 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
                 suite = replace(work.suite, cells=[cell for key in pack for cell in by_key[key]])
                 calls.append(CellsJob(replace(work, suite=suite, out=store.folder, data_root=root), resources.together))
             ids = _sbatch(calls, store.folder / "slurm", job_name(work), resources)
-            new = [Submitted(job, pack, len(store.rows())) for job, pack in zip(ids, batch, strict=True)]
+            new = [Submitted(job, pack, len(store.entries())) for job, pack in zip(ids, batch, strict=True)]
             _record(store, new)
             known += new
     return known

@@ -17,7 +17,8 @@ from benchmarks.engine.sweep import SweepResult
 from benchmarks.experiments.detection_overfit import before_and_after, parser
 from tasks.detection.adapter import Detection
 from tasks.detection.labels.annotations import Truth
-from tasks.detection.scoring.lvis_scorer import accumulate, judge
+from tasks.detection.scoring.average_precision import accumulate
+from tasks.detection.scoring.matching import judge
 from tasks.detection.scoring.results import Detections
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from backbones import FlexiBackbone, build_backbone
 from backbones.grids import NANO_GRIDS, parse_schedule
-from backbones.zoo.files import save_safetensors
+from backbones.weights.own import save_backbone
 from benchmarks.experiments.pretrain_data import Pictures, load_tiny_imagenet
 
 SCHEDULES = {
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     top1 = accuracy(model, load_tiny_imagenet(options.data, "val"), NANO_GRIDS)
     keep = ("name", "images", "batch", "lr", "decay", "warmup", "seed", "schedule")
     notes = {k: v for k, v in vars(options).items() if k in keep}
-    save_safetensors(model, options.out / f"{options.name}.safetensors", training=notes)
+    save_backbone(model, options.out / f"{options.name}.safetensors", training=notes)
     result = {**notes, "top1": top1, "hours_this_process": hours, "device": options.device, "torch": torch.__version__}
     (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))

@@ -33,7 +33,7 @@ class Point:
 def is_flexible(name: str) -> bool:
     """Was the backbone trained at many grids? What the registry does not know counts as fixed."""
     try:
-        return backbone_spec(name).native_grid is None and name.startswith("flexi")
+        return bool(backbone_spec(name).flexible)
     except ValueError:
         return False
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from backbones import FlexiBackbone, build_backbone
+from backbones.cost import macs
 from backbones.grids import GridSchedule, parse_schedule
-from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD
 from benchmarks.experiments.pretrain import accuracy, train
 from benchmarks.experiments.pretrain_data import load_tiny_imagenet
 from benchmarks.studies.pictures import subset

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.zoo.files import save_safetensors
+from backbones.weights.own import save_backbone
 from benchmarks.engine.reopen import find_row, reopen
 from benchmarks.engine.sweep import eval_batches, normalised_once
 from benchmarks.store import Store
@@ -118,7 +118,7 @@ def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, 
     out.parent.mkdir(parents=True, exist_ok=True)
     tried = out.with_name(f"{out.stem}.tried.safetensors")
     try:
-        save_safetensors(encoder, tried, half, training=notes)
+        save_backbone(encoder, tried, half, training=notes)
         found = build_backbone(str(tried)).eval()(images, encoder.native_grid).pooled
         if (found - expected).norm() > (1e-2 if half else 1e-5) * expected.norm():
             raise ValueError("its features are others")

@@ -173,10 +173,11 @@ class Detection(Task):
     def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor) -> dict[str, Tensor]:
         """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
         from tasks.detection.boxes import to_pixels, top_pairs
-        from tasks.detection.scoring.lvis_scorer import MAX_DETECTIONS
+        from tasks.detection.labels.protocols import Protocol
+        from tasks.detection.scoring.rules import RULES
 
         found = model(batch.images, view.grid, prepared, normalised=True)
-        scores, categories, boxes = top_pairs(found.logits, found.boxes, MAX_DETECTIONS)
+        scores, categories, boxes = top_pairs(found.logits, found.boxes, RULES[Protocol.lvis].limit)
         height, width = batch.targets["size"].to(boxes.device)[:, :, None].unbind(1)
         return {"score": scores, "category": categories.int(), "box": to_pixels(boxes, height, width)}
 

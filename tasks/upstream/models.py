@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from backbones import FlexiBackbone
 from backbones.resize import resize_patch_kernel
-from backbones.zoo.files import replace_head
+from backbones.zoo.architecture import replace_head
 from tasks.contract import Grid, TaskError
 from tasks.contract.frozen import Frozen
 
@@ -84,7 +84,6 @@ def initialise_from_teacher(student: FlexiBackbone, teacher: FlexiBackbone) -> N
         if own != found:
             raise TaskError(f"weight {key} is {found} in the teacher and {own} in the student")
     student.trunk.load_state_dict(state)
-    student.drop_cache()
 
 
 def _renormalised(student: FlexiBackbone, teacher: FlexiBackbone) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from conftest import relative
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.features import Normalisation
+from backbones.contract import Normalisation
 from backbones.zoo.files import build_from_npz
 
 PIXELS = torch.randint(0, 256, (2, 3, 240, 240), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -120,7 +120,7 @@ def test_cached_equals_uncached_and_state_is_unchanged(tiny) -> None:
     with_grad = tiny(PIXELS, 8).pooled
     with torch.inference_mode():
         cached = tiny(PIXELS, 8).pooled.clone()
-    assert torch.equal(with_grad, cached) and tiny._cache
+    assert torch.equal(with_grad, cached) and len(tiny._kept)
     after = tiny.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
 
@@ -143,7 +143,7 @@ def test_changed_weights_are_seen_in_evaluation(tiny, change: str) -> None:
         tiny.double()
     with torch.no_grad():
         new = tiny(PIXELS if change != "double" else PIXELS.double() / 127.5 - 1, 8).pooled
-    tiny.drop_cache()
+    tiny = tiny.train().eval()
     with torch.no_grad():
         fresh = tiny(PIXELS if change != "double" else PIXELS.double() / 127.5 - 1, 8).pooled
     assert torch.equal(new, fresh)
@@ -187,7 +187,7 @@ def test_norm_method_needs_calibration_and_gives_one_norm(tiny) -> None:
 def test_autocast_leaves_the_resize_alone(tiny) -> None:
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         tiny(PIXELS, 8)
-    kernel, positions = next(iter(tiny._cache.values()))
+    kernel, positions = next(iter(tiny._kept._made.values()))
     assert kernel.dtype == positions.dtype == torch.float32
 
 

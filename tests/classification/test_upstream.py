@@ -15,10 +15,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.features import Normalisation
+from backbones.contract import Normalisation
+from backbones.encoder import HALF
 from backbones.grids import PAPER_GRIDS, GridSchedule
 from backbones.resize import resize_patch_kernel
-from backbones.zoo.files import HALF
 from benchmarks.engine.suite import load_suite
 from benchmarks.engine.training.optimizers import build_optimizer, clip_gradients, set_learning_rate
 from tasks import build_task

@@ -116,7 +116,7 @@ def test_wrong_json_of_boxes_is_a_recorded_failure(tmp_path, content: bytes) -> 
     summary, rows = run_cells(tmp_path, entry, cell("good"))
     failed = [r for r in rows if r["status"] == "failed"]
     assert summary.status == 1 and len(ok(rows)) == 2 and len(failed) == 1
-    assert failed[0]["error"].startswith("TaskError: ") and "JSON" in failed[0]["error"]
+    assert failed[0]["error"].startswith("Wrong: ") and ".json" in failed[0]["error"]
 
 
 @pytest.mark.parametrize("content", [b'{"images": [', b"[]", b'{"images": [{"filename": "a.jpg"}]}'])
@@ -216,7 +216,7 @@ class Touch:
 
 
 def test_no_loader_of_weights_runs_code_of_a_pickle(tmp_path) -> None:
-    from backbones.weights import read_npz
+    from backbones.weights.npz import read_npz
     from tasks.classification.scoring import score_file
     from tasks.retrieval.scoring import score_embeddings
     from tasks.text.towers import build_text_tower

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.contract import TaskError
 from tasks.detection.boxes import overlaps
 from tasks.detection.finder import Finder, Found, draw

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tasks import TaskError, View, build_task
 from tasks.detection.labels.folders import DetectionSet, picture_bytes
-from tasks.detection.scoring.lvis_scorer import score_fast
+from tasks.detection.scoring.average_precision import score_fast
 from tasks.detection.scoring.results import Detections
 
 

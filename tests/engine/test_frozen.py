@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.zoo.files import HALF
+from backbones.encoder import HALF
 from tasks import Frozen
 from tasks.classification.models import Classifier, Locked
 from tasks.contract.frozen import keep_in_bfloat16

@@ -2,10 +2,9 @@
 
 import torch
 
-from backbones.features import Normalisation
+from backbones.contract import Normalisation, VitShape
 from backbones.flexible import FlexiBackbone
-from backbones.shape import VitShape
-from backbones.zoo.files import initialise, vit_trunk
+from backbones.zoo.architecture import initialise, vit_trunk
 
 
 def tiny(pretrained: bool = True, drop_path: float = 0.0, seed: int = 0) -> FlexiBackbone:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from benchmarks.engine.sweep import sweep
 from tasks import TaskError, build_task
 

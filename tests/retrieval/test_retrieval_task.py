@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from backbones.grids import GridSchedule
 from benchmarks.engine.training.embeddings import LockedFeatures
 from benchmarks.engine.training.loop import finetune

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks import TaskError
 from tasks.segmentation import mmcv_lite
 from tasks.segmentation.heads import HEADS, Segmenter

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks import TaskError, View, build_task
 from tasks.contract import Batch
 from tasks.segmentation.scoring.meter import SegmentationMeter

@@ -3,8 +3,9 @@
 import pytest
 
 from backbones import build_backbone
+from backbones.cost import macs
 from backbones.grids import parse_schedule
-from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD
 from benchmarks.studies.acceleration import cumulative_macs, steps_for_budget
 
 

@@ -14,7 +14,7 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch.nn import functional as F
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.zoo.files import HALF
+from backbones.encoder import HALF
 from benchmarks.studies.pi_resize import Settings, published_rows, resize_images, resize_patchwise, whole_patches
 from benchmarks.studies.settings import STUDIES, read_settings, run_study
 

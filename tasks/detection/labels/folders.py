@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract import TaskError
 from tasks.data.scenes import scenes_folder
-from tasks.detection.labels.annotations import Truth, read_json, read_truth
+from tasks.detection.labels.annotations import Truth, read_labels, read_truth
+from tasks.detection.labels.box_checks import check_boxes
+from tasks.detection.labels.protocols import Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +105,7 @@ class DetectionSet:
         if source not in self.files:
             raise TaskError(f"no split {split!r}; there are: {', '.join(self.files)}")
         path = self.path(self.files[source])
-        data = read_json(path)
+        data = read_labels(path)
         if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
             raise TaskError(f"{path} has no lists 'images' and 'annotations': not LVIS or COCO JSON")
         if source != "train":
@@ -119,7 +121,14 @@ class DetectionSet:
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
     def truth(self, split: str) -> Truth:
-        return read_truth(self.labels(split))
+        """Labels by LVIS' rules, whatever their form.
+
+        Raises: Wrong as `read_truth`, and for boxes of a negative side or outside their image.
+        """
+        path = self.path(self.files["train" if split == "minival" else split])
+        truth = read_truth(self.labels(split), Protocol.lvis, path)
+        check_boxes(truth.box, truth.sizes[truth.image], f"{path}: annotation")
+        return truth
 
     def fingerprint(self) -> str:
         """Of the label files' contents."""

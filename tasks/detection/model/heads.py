@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.contract import TaskError
 from tasks.detection.boxes import box_bias
 from tasks.text.vectors import unit

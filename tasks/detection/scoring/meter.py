@@ -11,7 +11,8 @@ from torch import Tensor
 from tasks.contract import TaskError, View
 from tasks.contract.meters import RecordMeter
 from tasks.detection.labels.folders import DetectionSet
-from tasks.detection.scoring.lvis_scorer import accumulate, judge, summarise
+from tasks.detection.scoring.average_precision import box_scores
+from tasks.detection.scoring.matching import judge
 from tasks.detection.scoring.resampling import judged_per_image
 from tasks.detection.scoring.results import Detections
 
@@ -43,7 +44,7 @@ class DetectionMeter(RecordMeter):
             if len(records["ids"]) != len(truth.image_ids):
                 raise TaskError(f"{len(records['ids'])} of {len(truth.image_ids)} images of {self.split} were scored")
             judged = judge(self.detections(records), truth)
-            numbers = summarise(*accumulate(judged, truth), truth)
+            numbers = box_scores(judged, truth)
             own = judged_per_image(judged, truth, records["score"].shape[1])
             kept = {**records, **{name: torch.from_numpy(values) for name, values in own.items()}}
             rows.append((view, {k: v for k, v in numbers.items() if v is not None}, kept))

@@ -1,4 +1,4 @@
-"""Weights of big_vision: `.npz` leaves to a timm state. Nothing here unpickles code."""
+"""big_vision's `.npz`: leaves to a timm state. Nothing here unpickles code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.download import WeightsError
-from backbones.shape import VitShape
+from backbones.contract import VitShape, WeightsError
 
 PREFIXES = ("opt/target/", "params/", "")
 
