@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class LabelledSet:
     own: bool = False  # a folder of the user's
     image: str = ""
     label: str = ""
+    bare: bool = False  # may a folder of class folders be its own test split?
 
     @property
     def reported(self) -> tuple[str, ...]:
@@ -107,6 +109,8 @@ class LabelledSet:
         if self.card.drawn:
             scenes_folder(self.root)
         if self.own:
+            if self.bare and split == "test" and not self._has_splits:
+                return read_class_folders(self.root / form.files)
             place = locate(self.root / form.files, split)
             saved = form.layout == "saved"
             return self._located("saved" if saved else place.layout, list(place.paths), split)
@@ -133,6 +137,13 @@ class LabelledSet:
         table = open_saved(paths[0]) if layout == "saved" else open_parquet(paths)
         classes = None if split == "train" else self._train_classes
         return read_class_table(table, classes, self._named, self.image, self.label)
+
+    @property
+    def _has_splits(self) -> bool:
+        for split in ("train", "test"):
+            with contextlib.suppress(Missing):
+                return bool(locate(self.root / self.form.files, split))
+        return False
 
     @functools.cached_property
     def _train_folders(self) -> list[str] | None:
@@ -165,7 +176,7 @@ class LabelledSet:
         return names
 
 
-def labelled_set(name: str, root: str | Path, image: str = "", label: str = "") -> LabelledSet:
+def labelled_set(name: str, root: str | Path, image: str = "", label: str = "", bare: bool = False) -> LabelledSet:
     """The set behind a name: a known set, a card of the user's, `hf:FOLDER`, or a folder, with a slash in it.
 
     Raises: Wrong naming the nearest known sets.
@@ -178,7 +189,7 @@ def labelled_set(name: str, root: str | Path, image: str = "", label: str = "") 
         form = Form(layout="saved" if name.startswith("hf:") else "folders", files=folder,
                     splits={"train": SplitCard(), "test": SplitCard()})  # fmt: skip
         card = SetCard(name=name, title="own folder", licence="your own", source="your own folder", classes=form)
-        return LabelledSet(name, root, card, form, True, image, label)
+        return LabelledSet(name, root, card, form, True, image, label, bare)
     try:
         card = find_card(name, KIND, root)
     except Wrong as error:

@@ -178,7 +178,8 @@ def picture() -> torch.Tensor:
 
 def pictures_of(picture: torch.Tensor, **options) -> UpstreamPictures:
     array = picture.permute(1, 2, 0).numpy()
-    return UpstreamPictures(Labelled(["a"], Arrays(array[None], ("a",)), labels=np.zeros(1, np.int64), classes=("one",)), 56, **options)
+    one = Labelled(["a"], Arrays(array[None], ("a",)), labels=np.zeros(1, np.int64), classes=("one",))
+    return UpstreamPictures(one, 56, **options)
 
 
 def test_teacher_sees_the_same_crop_at_its_own_size(picture) -> None:
