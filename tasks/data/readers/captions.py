@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.data.documents import stream_json
 from tasks.data.errors import Missing, Wrong, shown
-from tasks.data.readers.files import read_bytes
+from tasks.data.readers.files import read_text
 from tasks.data.readers.tables import CAPTIONS, IMAGES, NAMES, Column, Table
 from tasks.data.records import Records
 from tasks.data.splits import Captioned
@@ -109,10 +109,7 @@ def read_caption_lines(path: Path) -> tuple[Listed, dict[str, str]]:
 
     Example: `read_caption_lines(Path("results.csv"))[0]["1000092795.jpg"][0]`
     """
-    try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise Wrong(f"is not UTF-8 text (byte {error.object[error.start]:#04x})", path=path) from None
+    lines = read_text(path).splitlines()
     if not any(line.strip() for line in lines):
         raise Wrong("is empty", path=path)
     if TOKEN.match(lines[0]):
@@ -153,7 +150,7 @@ def split_lists(folder: Path) -> dict[str, list[str]]:
     for called, split in SPLITS.items():
         for path in [*sorted(folder.glob(f"*.{called}Images.txt")), folder / f"{called}.txt"]:
             if path.is_file() and split not in found:
-                names = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+                names = [line.strip() for line in read_text(path).splitlines()]
                 found[split] = [name if "." in name else f"{name}.jpg" for name in names if name]
     return found
 

@@ -82,6 +82,17 @@ def read_bytes(path: Path) -> bytes:
         raise Wrong(f"cannot be read: {error.strerror or error}", path=path) from error
 
 
+def read_text(path: Path) -> str:
+    """A text in UTF-8, with or without a byte-order mark.
+
+    Raises: Missing for no file. Wrong for one that cannot be read, or is no UTF-8.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Wrong(f"is not UTF-8 text (byte {error.object[error.start]:#04x})", path=path) from None
+
+
 def tar_members(paths: Sequence[Path]) -> dict[str, tuple[Path, int, int]]:
     """Where each file of some tars lies: name -> (tar, offset, bytes).
 

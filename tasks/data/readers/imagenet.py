@@ -13,7 +13,7 @@ from tasks.data.cards import Form
 from tasks.data.documents import read_json
 from tasks.data.errors import Missing, Wrong, one_line, shown
 from tasks.data.readers.classes import class_names, read_class_folders
-from tasks.data.readers.files import Files, pictures_under
+from tasks.data.readers.files import Files, pictures_under, read_text
 from tasks.data.splits import Labelled
 
 PLACES = ("imagenet", "imagenet/ILSVRC/Data/CLS-LOC", "ILSVRC/Data/CLS-LOC", "ILSVRC2012", "imagenet1k")
@@ -116,19 +116,18 @@ def _devkits(folder: Path) -> Iterator[Path]:
 def _listed(place: Path) -> tuple[Path, Iterator[tuple[str, str | int]]] | None:
     """The list of labels in a folder: file, and (name without suffix, WordNet id or label)."""
     if (path := place / KAGGLE).is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if len(row) > 1]
+        rows = [row for row in csv.reader(read_text(path).splitlines()) if len(row) > 1]
         return path, ((row[0], row[1].split()[0] if row[1].split() else "") for row in rows[1:])
     if (path := place / SLIM).is_file():
-        return path, ((_validation(i), wnid) for i, wnid in enumerate(path.read_text().split(), 1))
+        return path, ((_validation(i), wnid) for i, wnid in enumerate(read_text(path).split(), 1))
     if (path := place / CAFFE).is_file():
-        pairs = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        pairs = [line.split() for line in read_text(path).splitlines() if line.strip()]
         if wrong := next((i for i, p in enumerate(pairs, 1) if len(p) != 2), None):
             raise Wrong("must hold a file name and a label", path=path, place=f"line {wrong}")
         return path, ((name.rpartition("/")[2].split(".")[0], int(t) if t.isdigit() else t) for name, t in pairs)
     if (path := place / "ILSVRC2012_validation_ground_truth.txt").is_file():
         wnids = _synsets(place / "meta.mat")
-        numbers = path.read_text().split()
+        numbers = read_text(path).split()
         if wrong := next((i for i, n in enumerate(numbers, 1) if not n.isdigit() or int(n) not in wnids), None):
             raise Wrong(f"{shown(numbers[wrong - 1])} is no ILSVRC2012_ID", path=path, place=f"line {wrong}")
         return path, ((_validation(i), wnids[int(n)]) for i, n in enumerate(numbers, 1))

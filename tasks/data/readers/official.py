@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tasks.data.errors import Missing, Wrong, one_line
-from tasks.data.readers.files import pictures_in
+from tasks.data.readers.files import pictures_in, read_text
 from tasks.data.splits import Labelled
 
 CIFAR = {
@@ -111,9 +111,9 @@ def read_sun397(folder: Path, split: str, advice: str = "") -> Labelled:
     for path in (folder / "ClassName.txt", listing):
         if not path.is_file():
             raise Missing("no such file", path=path, advice=advice)
-    classes = (folder / "ClassName.txt").read_text().split()
+    classes = read_text(folder / "ClassName.txt").split()
     index = {name: i for i, name in enumerate(classes)}
-    names = listing.read_text().split()
+    names = read_text(listing).split()
     labels = []
     for number, name in enumerate(names, 1):
         label = index.get(name.rpartition("/")[0])
