@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from backbones.grids import Grid, GridSchedule
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
+from benchmarks.engine.interrupts import deferred
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
@@ -172,9 +171,9 @@ def finetune(
     saved_at = started
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    with _interrupts() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
+    with deferred() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
         steps = ahead(_steps(loader, first, skipped, features, grids), accelerator.device)
-        for step, batch in in_step(steps, accelerator.device):
+        for step, batch in in_step(steps, accelerator.device, interrupted.is_set):
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
@@ -200,12 +199,14 @@ def finetune(
             training.values = values
             if progress:
                 progress(step + 1, recipe.steps, training.rate, values)
-            due = now - saved_at >= every_seconds or interrupted.is_set() or step + 1 == recipe.steps
+            due = now - saved_at >= every_seconds or step + 1 == recipe.steps
             if checkpoint and due and accelerator.is_main_process:
                 _save(checkpoint, identity, model, optimizer, average, training)
                 saved_at = time.perf_counter()
-            if interrupted.is_set():
-                raise KeyboardInterrupt
+        if training.steps < recipe.steps and checkpoint and accelerator.is_main_process:
+            _save(checkpoint, identity, model, optimizer, average, training)
+        if training.steps < recipe.steps or interrupted.is_set():
+            raise KeyboardInterrupt
     if average:
         average.copy_to(model)
     skipped.merge()
@@ -350,8 +351,9 @@ def open_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
     Raises: TaskError for a torn or foreign file.
     """
+    place = "cpu" if device.type == "cpu" else device  # of a process group it is cpu:0, which no file can be read to
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=place, weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's own; their texts advise to run what is inside
         raise TaskError(f"{path} is torn or no checkpoint of ours ({type(error).__name__}); remove it") from error
 
@@ -375,28 +377,3 @@ def _load(
     for name, value in state["training"].items():
         setattr(training, name, value)
     training.resumed_at.append(training.steps)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C and a scheduler's SIGTERM wait for the end of the step; a second Ctrl-C stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    except RuntimeError as error:
-        if event.is_set():  # a scheduler's signal goes to the processes that decode as well, and they die of it
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
