@@ -14,8 +14,9 @@ import numpy as np
 
 from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
-from tasks.classification.sources import data_spec
+from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
+from tasks.data.labelled import labelled_set
 from tasks.upstream.presets import PRESETS, preset
 
 if TYPE_CHECKING:
@@ -62,15 +63,15 @@ class Upstream(LabelledTask):
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         self.preset = preset(self.options.preset)
-        self.data = self.options.data or self.preset.data
-        self.spec = data_spec(self.data)
+        name = self.options.data or self.preset.data
+        self.data = labelled_set(name, self.root)
         if self.options.teacher and self.preset.loss != "kl":
             others = ", ".join(name for name, other in PRESETS.items() if other.loss == "kl")
             raise TaskError(f"{self.options.preset} has no teacher; presets with one: {others}")
         self.teacher_name = self.options.teacher or self.preset.teacher
         if self.teacher_name and ":" not in self.teacher_name:  # timm and modules take seconds to import
             backbone_spec(self.teacher_name)
-        chosen = self.options = dataclasses.replace(self.options, data=self.data, teacher=self.teacher_name)
+        chosen = self.options = dataclasses.replace(self.options, data=name, teacher=self.teacher_name)
         known = METRICS if self.teacher_name else METRICS[:1]
         if chosen.metric not in known:
             raise TaskError(f"no metric {chosen.metric!r} of {chosen.preset}; there are: {', '.join(known)}")
@@ -79,20 +80,22 @@ class Upstream(LabelledTask):
         if chosen.minival is not None and not 0 <= chosen.minival < 1:
             raise TaskError(f"minival must be at least 0 and below 1, not {chosen.minival}")
         batched = {"smallest_crop": chosen.smallest_crop, "jitter": chosen.jitter}
-        for name, value in batched.items():
+        for field, value in batched.items():
             if value is not None and not self.preset.batched:
-                raise TaskError(f"{chosen.preset} augments one picture at a time as its authors did: no {name}")
+                raise TaskError(f"{chosen.preset} augments one picture at a time as its authors did: no {field}")
             if value is not None and not 0 <= value <= 1:
-                raise TaskError(f"{name} must be between 0 and 1, not {value}")
+                raise TaskError(f"{field} must be between 0 and 1, not {value}")
         least, most = self.preset.area
         self.area = (least if chosen.smallest_crop is None else chosen.smallest_crop, most)
         self.jitter = self.preset.jitter if chosen.jitter is None else chosen.jitter
-        self.held = chosen.minival
-        self.side = chosen.image_size or self.spec.image_size
+        if chosen.minival is not None:
+            held = {"held_out": chosen.minival, "held_out_most": None}
+            self.data = dataclasses.replace(self.data, form=self.data.form.model_copy(update=held))
+        self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
             "upstream", f"{chosen.preset}-v1", metric=chosen.metric, image_size=self.side,
-            splits={"train": None, "minival": None, **self.spec.tests}, sources={self.data: self.spec.source},
+            splits=self.data.card_splits(), sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
@@ -113,8 +116,8 @@ class Upstream(LabelledTask):
     def teacher_side(self) -> int:
         return self.teacher.image_size[0] if self.teacher_name else 0
 
-    def fingerprint(self) -> str:
-        data = super().fingerprint()
+    def fingerprint(self, split: str = "train") -> str:
+        data = super().fingerprint(split)
         return data if self.teacher is None else f"{data} {self.teacher.weights_hash()}"
 
     def dataset(self, split: str) -> UpstreamPictures:
@@ -144,8 +147,8 @@ class Upstream(LabelledTask):
         outputs = teacher.head.out_features
         if self.options.metric == "top1" and outputs != self.classes:
             raise TaskError(
-                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data} has {self.classes}: top-1 is "
-                "undefined; --set options.metric=agreement reports agreement with the teacher"
+                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data.name} has {self.classes}: "
+                "top-1 is undefined; --set options.metric=agreement reports agreement with the teacher"
             )
         model = supervised(backbone, outputs, 0.0)
         initialise_from_teacher(backbone, teacher)
@@ -178,7 +181,7 @@ class Upstream(LabelledTask):
         from tasks.upstream.augmentation import crop_and_resize, draw_boxes, draw_factors, draw_mirrored, jitter_colours
 
         if not isinstance(batch.images, torch.Tensor):
-            raise TaskError(f"{self.data} has pictures of several sizes; preset {self.options.preset} needs one size")
+            raise TaskError(f"{self.data.name} has pictures of several sizes; preset {self.options.preset} needs one size")
         count, (height, width), device = len(batch), batch.images.shape[2:], batch.images.device
 
         def there(drawn: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tasks.classification.pictures import Pictures
 from tasks.classification.preprocess import central_crop, evaluation_view, flip, inception_box, larger_side
 from tasks.classification.preprocess import resize_bilinear as resize
-from tasks.classification.readers import Labelled
+from tasks.data.splits import Labelled
 from tasks.upstream.randaugment import randaugment
 
 
