@@ -47,14 +47,14 @@ def broken_weight(model: nn.Module) -> str | None:
     return next(name for name, value in named if not bool(value.isfinite().all()))
 
 
-def check_step(values: Mapping[str, float], step: int, rate: float) -> None:
-    """Before weights are changed: the loss and the norm of the gradient. Raises Diverged for the first not finite.
+def check_step(values: Mapping[str, float | Tensor], step: int, rate: float) -> None:
+    """The loss and the norm of the gradient. Raises Diverged for the first that is not finite.
 
     Example: `check_step({"loss": 2.3, "grad_norm": 1.0}, step=7, rate=0.01)`
     """
     for name, told in (("loss", "loss"), ("grad_norm", "gradient norm")):
-        if not math.isfinite(values.get(name, 0.0)):
-            raise Diverged(f"{told} is {values[name]} at step {step}: lower the learning rate ({rate})")
+        if not math.isfinite(value := float(values.get(name, 0.0))):
+            raise Diverged(f"{told} is {value} at step {step}: lower the learning rate ({rate})")
 
 
 class Watch:
