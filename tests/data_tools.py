@@ -27,3 +27,11 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = (8, 6), **options
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
+
+
+def small_pictures(root: Path, name: str = "small/set", count: int = 12, side: int = 32) -> Path:
+    """A set of noise with a folder a class, train and test; gives `root` back."""
+    for number in range(count):
+        for split in ("train", "test"):
+            picture(root / name / split / "abc"[number % 3] / f"{number}.png", number, (side, side))
+    return root
