@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path) -> Any:
                 f"{path} holds {culprit}, which would run code to be read; save its state dict alone: "
                 "torch.save(model.state_dict(), FILE)"
             ) from error
-        raise WeightsError(f"{path} ({size_of(file)}) is truncated or no checkpoint of torch: {_first(words)}") from error
+        raise WeightsError(f"{path} ({size_of(file)}) is no checkpoint of torch: {_first(words)}") from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError) as error:
         reason = _first(str(error))
         raise WeightsError(f"{path} ({size_of(file)}) is truncated or no checkpoint of torch: {reason}") from error
@@ -74,7 +74,8 @@ def state_of(content: Any, where: str, prefix: str | None = None, say: bool = Tr
         if not state:
             raise WeightsError(f"{where} holds no tensors")
         wanted = f"{prefix}{KERNEL}" if prefix is not None else f"'...{KERNEL}'"
-        raise WeightsError(f"{where}: no key {wanted}: no ViT under timm's names; it has {listed(state, sorted(state))}")
+        there = listed(state, sorted(state))
+        raise WeightsError(f"{where}: no key {wanted}: no ViT under timm's names; it has {there}")
     if len(found) > 1:
         raise WeightsError(f"{where} has several encoders; say which by prefix=: {', '.join(map(repr, found))}")
     inside = {k.removeprefix(found[0]): v for k, v in state.items() if k.startswith(found[0])}

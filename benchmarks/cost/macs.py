@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +47,20 @@ def _counted(name: str, options: str, grid: Grid, side: int) -> int | None:
 
 
 def estimate(
-    cell: Any, steps: int, batch: int, images: int | None, side: int, device: str, rows: list[Any], rates: list[Rate]
+    cell: Any,
+    steps: int,
+    batch: int,
+    images: int | None,
+    side: int,
+    device: str,
+    own: float | None,
+    rates: list[Rate],
 ) -> dict[str, Any]:
     """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
 
-    `rows`: measured in this folder; else `measured`: the nearest model and grid that `bench --rates` saw on the device,
-    training and evaluation each by their own; else `assumed`. Heads, text towers, teachers and decoding are left out.
+    `rows`: `own`, the MACs a second that rows of this folder have; else `measured`: the nearest model and grid that
+    `bench --rates` saw on the device, training and evaluation each by their own; else `assumed`. Heads, text towers,
+    teachers and decoding are left out.
     """
     grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
     views = [v.grid for v in cell.views]
@@ -66,8 +73,8 @@ def estimate(
     seconds, source = total / assumed_speed(device, rates), "assumed"
     shape = backbone_spec(cell.backbone).shape
     found = {g: nearest(rates, device_key(device), shape, g) for g in needed} if shape and rates else {}
-    if own := [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]:
-        seconds, source = total / statistics.median(own), "rows"
+    if own:
+        seconds, source = total / own, "rows"
     elif found and all(found.values()) and all(found[g].training for g in grids):
         seconds = sum(count / found[g].training for g, count in trained.items())
         seconds, source = seconds + sum(count / found[g].forward for g, count in evaluated), "measured"

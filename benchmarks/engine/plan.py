@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import FILE, read_rates
 from benchmarks.engine.suite import Cell, Suite
-from benchmarks.store import Row, Store, key_of
+from benchmarks.store import Entry, Store, key_of
 from tasks import build_task
 from tasks.contract import Recipe, Task, TaskError, View
+from tasks.data.errors import DataError
 
 
 @dataclass
@@ -96,11 +98,10 @@ def view_key(task: Task, view: View, split: str) -> str:
     return key_of({"grid": view.grid, "resize": view.resize, "options": options, "split": split})
 
 
-def found_rows(cell: Cell, task: Task, rows: list[Row]) -> dict[tuple[str, str], Row]:
+def found_rows(cell: Cell, task: Task, store: Store) -> dict[tuple[str, str], Entry]:
     """Successful rows of a cell by (split, view key), the newest of each; not those that skipped pictures."""
-    own = cell_key(cell, task)
-    whole = [r for r in rows if r["status"] == "ok" and not r.get("skipped")]
-    return {(r["split"], r["view_key"]): r for r in whole if r.get("cell_key") == own}
+    entries = store.entries(cell_key(cell, task))
+    return {(e.split, e.view_key): e for e in entries if e.ok and not e.skipped}
 
 
 def plan(
@@ -110,12 +111,14 @@ def plan(
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
     """
-    rows, planned, missing, known_rates = store.rows(), [], {}, read_rates(rates)
+    planned: list[Planned] = []
+    missing: dict[str, list[str]] = {}
+    known_rates, speed = read_rates(rates), measured_speed(store)
     for cell in suite.cells:
         task = cell_task(cell, data_root)
-        known = found_rows(cell, task, rows)
+        known = found_rows(cell, task, store)
         wanted = [(split, view_key(task, view, split)) for split in cell.splits for view in cell.views]
-        done = [known[w]["row_key"] for w in wanted if w in known]
+        done = [known[w].row_key for w in wanted if w in known]
         where = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
         if where not in missing:
             missing[where] = missing_of(task, cell.splits)
@@ -125,10 +128,16 @@ def plan(
             images = sum(task.card.splits.get(s) or 0 for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
-            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, rows, known_rates)
+            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
             entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
     return planned
+
+
+def measured_speed(store: Store) -> float | None:
+    """Multiply-adds a second of the folder's own evaluations, their median; None where there are none."""
+    speeds = [e.speed for e in store.entries() if e.speed]
+    return statistics.median(speeds) if speeds else None
 
 
 def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
@@ -136,9 +145,8 @@ def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
     import inspect
 
     takes_splits = "splits" in inspect.signature(task.missing).parameters
-    found = list(dict.fromkeys(task.missing(splits) if takes_splits else task.missing()))
+    lacking = task.missing(splits) if takes_splits else task.missing()
     known = " ".join(f"{name}: {source}" for name, source in task.card.sources.items() if source)
-    return [
-        f if "get it from" in f or not known or any(s in f for s in task.card.sources.values()) else f"{f}; {known}"
-        for f in found
-    ]
+    # the errors of the data room carry their own advice; a plug-in's plain text gets the sources of its card
+    told = (str(one) if isinstance(one, DataError) or not known else f"{one}; {known}" for one in lacking)
+    return list(dict.fromkeys(told))

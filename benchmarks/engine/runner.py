@@ -19,11 +19,12 @@ from accelerate.utils import broadcast_object_list
 from backbones.cost import macs
 from backbones.grids import parse_schedule, patch_size
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
+from benchmarks.engine.batches.resident import LIMIT_GIB
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
-from benchmarks.store import Row, Store, environment, key_of
+from benchmarks.store import Row, Store, StoreError, environment, key_of
 from benchmarks.store.gallery import keep_pictures
 from tasks.contract import Task, TaskError, View
 
@@ -37,7 +38,8 @@ class RunOptions:
     `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
     checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
     forward pass, None: no limit. `workers`: processes that decode, None: as many as `decoding_processes` says.
-    `skip_broken`: pass over pictures that cannot be read, and count them.
+    `skip_broken`: pass over pictures that cannot be read, and count them. `resident_gib`: memory of the device that
+    training pictures may take which are held there; 0: none are.
     """
 
     device: str = ""
@@ -49,6 +51,7 @@ class RunOptions:
     compile: bool = False
     tensorboard: bool = False
     skip_broken: bool = False
+    resident_gib: float = LIMIT_GIB
 
 
 @dataclass
@@ -181,22 +184,21 @@ class Runner:
 
     def _failed_elsewhere(self, name: str) -> str | None:
         """The error of another runner that tried the cell while this one ran."""
-        rows = [r for r in self.store.rows() if r.get("cell_key") == name]
-        last = rows[-1] if rows else {"status": "ok"}
-        late = last["status"] == "failed" and datetime.fromisoformat(last["started"]) >= self._started
-        return last["error"] if late else None
+        entries = self.store.entries(name)
+        if not entries or entries[-1].ok:
+            return None
+        last = self.store.row(entries[-1])
+        late = last.started is not None and datetime.fromisoformat(last.started) >= self._started
+        return last.error if late else None
 
     def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary) -> None:
         text = one_line(error)
-        row = self._identity(cell, task) | {
-            "status": "failed", "error": text, "metrics": {}, "split": None, "eval_grid": None,
-            "traceback": "".join(traceback.format_exception(error)), "env": environment(),
-        }  # fmt: skip
+        row = Row(**self._identity(cell, task), status="failed", error=text, traceback=trace(error), env=environment())
         if self.accelerator.is_main_process:
             try:
                 self.store.append([row])
-            except OSError as unwritten:  # the other cells may still find room
-                text += f" (and no row of it could be written: {unwritten.strerror})"
+            except StoreError as unwritten:  # the other cells may still find room
+                text += f" (and no row of it could be written: {unwritten})"
         summary.failed.append((cell.label, text))
         self.say(f"  failed: {cell.label}: {text}")
 
@@ -208,11 +210,12 @@ class Runner:
         train_key = key_of({
             "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
         })  # fmt: skip
-        done = self.store.done().items()
-        known = self._shared({k for k, r in done if self.options.skip_broken or not r.get("skipped")})
         keys = {
             (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
         }
+        done = self.store.done()
+        found = {key: done[key] for key in keys.values() if key in done}
+        known = self._shared({k for k, entry in found.items() if self.options.skip_broken or not entry.skipped})
         todo = {pair: key for pair, key in keys.items() if key not in known}
         if not todo:
             self.say(f"{place} {cell.label}: done")
@@ -229,18 +232,16 @@ class Runner:
                 continue
             result = self._look(task, trained, views, split)
             rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
-            for row in rows:
-                row["seconds"] = round(time.perf_counter() - clock, 3)
-                # not from the wall clock, which may have been set back meanwhile
-                row["finished"] = (started + timedelta(seconds=row["seconds"])).isoformat(timespec="seconds")
+            seconds = round(time.perf_counter() - clock, 3)
+            # not from the wall clock, which may have been set back meanwhile
+            finished = (started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+            rows = [row.changed(seconds=seconds, finished=finished) for row in rows]
             if self.accelerator.is_main_process:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
-            values = "  ".join(
-                f"{r['eval_grid']}: {r['metrics'].get(task.card.metric, float('nan')):.4f}" for r in rows
-            )
+            values = "  ".join(f"{r.eval_grid}: {_value(r.metrics.get(task.card.metric))}" for r in rows)
             self.say(f"  {split} {task.card.metric} at grid {values}")
-            for note in rows[0]["notes"]:
+            for note in rows[0].notes:
                 self.say(f"  {note}")
         return True
 
@@ -273,7 +274,13 @@ class Runner:
         return result
 
     def _rows(
-        self, result: SweepResult, trained: Trained, task: Task, identity: Row, split: str, keys: dict[View, str]
+        self,
+        result: SweepResult,
+        trained: Trained,
+        task: Task,
+        identity: dict[str, Any],
+        split: str,
+        keys: dict[View, str],
     ) -> list[Row]:
         rows = []
         for view, metrics, samples in result.rows:
@@ -282,27 +289,25 @@ class Runner:
             seconds = result.seconds[view]
             side = task.card.image_size
             patch = patch_size(side, view.grid)
-            row = identity | {
-                "row_key": keys[view], "view_key": view_key(task, view, split), "status": "ok", "split": split,
-                "eval_grid": _side(view.grid), "patch": _side(patch), "resize": view.resize,
-                "view_options": dict(view.options) | trained.choice, "eval_options": task.options.stage("eval"),
-                "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
-                "images": result.images, "training": trained.notes, "precision": self._precision(),
-                "cost": {
-                    "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
-                    "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
-                },
-                "device": str(self.accelerator.device), "notes": [*trained.notes.get("notes", []), *result.notes],
-                "env": environment(),
-            }  # fmt: skip
-            if skipped := result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}):
-                row["skipped"] = skipped
+            kept = None
             if samples is not None and self.accelerator.is_main_process:
-                row["samples"] = self.store.save_samples(row["row_key"], samples)
-            rows.append(row)
+                kept = self.store.save_samples(keys[view], samples)
+            cost = {
+                "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
+                "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
+            }  # fmt: skip
+            rows.append(Row(
+                **identity, row_key=keys[view], view_key=view_key(task, view, split), split=split,
+                eval_grid=_side(view.grid), patch=_side(patch), resize=view.resize,
+                view_options=dict(view.options) | trained.choice, eval_options=task.options.stage("eval"),
+                metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
+                training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
+                notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
+                skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
+            ))  # fmt: skip
         return rows
 
-    def _identity(self, cell: Cell, task: Task | None) -> Row:
+    def _identity(self, cell: Cell, task: Task | None) -> dict[str, Any]:
         grid: Any = cell.train
         if grid is not None and parse_schedule(grid).kind == "fixed":
             grid = _side(parse_schedule(grid).grids[0])
@@ -343,6 +348,18 @@ def one_line(error: BaseException) -> str:
         died = "a process that decodes pictures died, often for want of memory; try fewer --workers"
         return f"{type(error).__name__}: {died} ({lines[0].strip()})"
     return f"{type(error).__name__}: {lines[0]}"
+
+
+def trace(error: BaseException) -> str:
+    """The traceback as text; of an error whose own text fails, as far as it goes."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
+
+
+def _value(metric: float | None) -> str:
+    return "-" if metric is None else f"{metric:.4f}"
 
 
 def _side(grid: tuple[int, int]) -> int | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -73,13 +72,10 @@ class Confidence:
         return self._values[key]
 
     def _compute(self, row: Row) -> tuple[np.ndarray, np.ndarray] | None:
-        # only the name: what a row says can never lead out of the folder
-        path = self.store.folder / "samples" / Path(row.get("samples") or "-").name
         task = self._task(row)
-        if task is None or not path.is_file():
+        samples = self.store.samples(row) if task is not None else None
+        if task is None or samples is None:
             return None
-        with np.load(path) as file:
-            samples = {name: file[name] for name in file}
         values = task.resampled(samples, multinomial(len(samples["ids"]), self.draws))
         return None if values is None else (samples["ids"], values)
 

@@ -78,7 +78,7 @@ def test_holes_stay_holes_in_tables(tmp_path) -> None:
 
     _, rows = run_toy(tmp_path, seeds=[0, 1])
     rows = [r for r in rows if not (r["seed"] == 0 and r["eval_grid"] == 6)]
-    rows[0]["metrics"] = {"top1": None}
+    rows[0] = rows[0].changed(metrics={"top1": None})
     lines = [line for line in markdown(rows).splitlines() if line.startswith("| tiny")]
     assert len(lines) == 1 and lines[0].split("|")[3].strip() == "-" and "\u00b1" in lines[0].split("|")[4]
     assert "\u00b1" not in lines[0].split("|")[5] and len(as_csv(rows).splitlines()) == 1 + len(rows)

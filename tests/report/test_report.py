@@ -104,7 +104,7 @@ def test_two_options_are_two_tables_and_never_two_seeds(store) -> None:
 
 def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_path) -> None:
     evil = "<script>alert(1)</script>"
-    failed = {"row_key": "f", "status": "failed", "error": f"torn {evil}", "label": f"f {evil}", "backbone": "b"}
+    failed = {"status": "failed", "error": f"torn {evil}", "label": f"f {evil}", "task": "t", "backbone": "b"}
     store.append([{**row(store, evil, 8, 8, [True] * 200), "suite": evil, "label": evil}, failed])
     (store.folder / "pictures").mkdir()
     (tmp_path / "secret.png").write_bytes(b"secret")

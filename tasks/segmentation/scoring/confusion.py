@@ -28,6 +28,19 @@ def _bytes(values: Tensor, what: str) -> Tensor:
     return values.to(torch.uint8)
 
 
+def pair_counts(prediction: Tensor, label: Tensor) -> Tensor:
+    """How often label i and prediction j meet: int64 `[256, 256]` of integer tensors of one shape and device.
+
+    Raises: ValueError for a value that is no byte.
+    """
+    assert prediction.shape == label.shape, (prediction.shape, label.shape)
+    prediction, label = _bytes(prediction, "prediction"), _bytes(label, "label")
+    # All 256 x 256 pairs of bytes are counted: no masking pass over the pixels, and what is out of range can be told
+    # afterwards from the counts. On a CPU passes over memory cost more than the counting.
+    joint = label.to(torch.int32).mul_(256).add_(prediction)
+    return torch.bincount(joint.reshape(-1), minlength=65536).view(256, 256)
+
+
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
     """Matrix `[C, C + 1]` int64 of one image: rows are labels, columns predictions, the last one those out of range.
 
@@ -38,13 +51,8 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
 
     Example: `confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 255]), 2)` is `[[1, 0, 0], [0, 0, 0]]`.
     """
-    assert prediction.shape == label.shape, (prediction.shape, label.shape)
     assert 0 < num_classes <= MAX_CLASSES, num_classes
-    prediction, label = _bytes(prediction, "prediction"), _bytes(label, "label")
-    # All 256 x 256 pairs of bytes are counted: no masking pass over the pixels, and what is out of range can be told
-    # afterwards from the counts. On a CPU passes over memory cost more than the counting.
-    joint = label.to(torch.int32).mul_(256).add_(prediction)
-    counts = torch.bincount(joint.reshape(-1), minlength=65536).view(256, 256)
+    counts = pair_counts(prediction, label)
     rows = counts.sum(1)
     rows[:num_classes] = 0
     if ignore_index < 256:
