@@ -93,7 +93,7 @@ def verify(path: Path, checksum: str | None = None) -> None:
     if checksum and not digest.startswith(checksum):
         raise WeightsError(f"{path}: checksum mismatch, expected sha256 {checksum}, got {digest}; delete it and retry")
     try:
-        known = kept.read_text().split()[0]
+        known = kept.read_text(encoding="utf-8").split()[0]
     except (OSError, IndexError):
         _keep(kept, f"{digest}  {path.name}\n")
         return
@@ -107,7 +107,7 @@ def verify(path: Path, checksum: str | None = None) -> None:
 def _keep(file: Path, text: str) -> None:
     partial = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(file)
     except OSError:  # a cache that only its owner may write is still read
         partial.unlink(missing_ok=True)

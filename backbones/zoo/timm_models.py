@@ -102,7 +102,7 @@ def _own_config(name: str) -> dict[str, Any]:
     source, _, place = name.partition(":")
     try:
         file = Path(place, "config.json") if source == "local-dir" else _in_hub_cache(place, ("config.json",))
-        read = json.loads(Path(file).read_text()) if file else {}
+        read = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
         return {**read, **read.get("pretrained_cfg", {})}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

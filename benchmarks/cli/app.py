@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.bench import bench
+from benchmarks.cli.errors import run_verb
 from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
@@ -42,8 +43,18 @@ class Listing(StrEnum):
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"flexivit-transfer {version('flexivit-transfer')}")
+        raise typer.Exit
+
+
 @app.callback()
-def verbs() -> None:
+def verbs(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
     """Does one flexible ViT replace my fixed ones, on my task, at my budget?"""
 
 
@@ -93,7 +104,11 @@ def _suites(pattern: str) -> list[dict[str, Any]]:
 
     from benchmarks.engine.suite import list_suites
 
-    found = {n: yaml.safe_load(p.read_text()) for n, p in list_suites().items() if fnmatch.fnmatch(n, pattern)}
+    found = {
+        n: yaml.safe_load(p.read_text(encoding="utf-8"))
+        for n, p in list_suites().items()
+        if fnmatch.fnmatch(n, pattern)
+    }
     return [
         {"name": name, "tasks": len(raw["tasks"]), "description": raw["description"]} for name, raw in found.items()
     ]
@@ -178,7 +193,7 @@ def study(
 
     folder = out or Path("results/runs/studies") / name
     run_study(name, scale, data_root / "pretrain", folder, device, settings or [])
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -263,8 +278,4 @@ def check_task(
 
 def main() -> None:
     """Run a verb; what a user can mend is one line on standard error and exit status 2."""
-    try:
-        app()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_verb(app))

@@ -55,14 +55,6 @@ def detection(
 
 
 @score.command()
-def classification(records: Annotated[Path, typer.Argument(help="samples/*.npz of a row.")]) -> None:
-    """top1, top5 and their bootstrap intervals of a per-sample file."""
-    from tasks.classification.scoring import score_file
-
-    print(json.dumps(score_file(records), indent=1))
-
-
-@score.command()
 def segmentation(
     predictions: Annotated[Path, typer.Option(help="Folder of PNG label maps.")],
     annotations: Annotated[Path, typer.Option(help="Folder of PNG label maps of the same names.")],
@@ -103,12 +95,51 @@ def segmentation(
 
 
 @score.command()
+def classification(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="samples/*.npz of a row, or a .npz with ranked [N, k] or logits [N, C] and label; or a .npy of one."
+        ),
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help=".npy of [N] or [N, L] class indices, -1 for none; default: label of the .npz.")
+    ] = None,
+) -> None:
+    """top1, top5 and their 95 % intervals.
+
+    Example: run_all.py score classification logits.npy --labels labels.npy
+    """
+    from tasks.classification.prediction_files import score_classification
+
+    _print(score_classification(predictions, labels))
+
+
+@score.command()
 def retrieval(
     image_embeddings: Annotated[Path, typer.Option(help=".npy [images, D]")],
     text_embeddings: Annotated[Path, typer.Option(help=".npy [captions, D]")],
-    pairs: Annotated[Path, typer.Option(help="JSON: caption index -> image index.")],
+    pairs: Annotated[Path, typer.Option(help="JSON: caption index -> image index, a list or an object.")],
+    inner_product: Annotated[
+        bool,
+        typer.Option("--inner-product", help="Score by inner products of the embeddings as they are, not by cosine."),
+    ] = False,
+    ranks: Annotated[
+        Path | None, typer.Option(help="Also write the rank of every query, i2t and t2i, to this .npz.")
+    ] = None,
 ) -> None:
-    """Recall@1/5/10, median and mean rank in both directions."""
-    from tasks.retrieval.scoring import score_embeddings
+    """Recall@1/5/10, median and mean rank in both directions, by cosine.
 
-    print(json.dumps(score_embeddings(image_embeddings, text_embeddings, pairs), indent=1))
+    Example: run_all.py score retrieval --image-embeddings a.npy --text-embeddings b.npy --pairs p.json
+    """
+    import numpy as np
+
+    from tasks.retrieval.scoring import rank_embeddings, scored
+
+    found = rank_embeddings(image_embeddings, text_embeddings, pairs, inner_product)
+    if ranks is not None:
+        try:
+            np.savez(ranks, i2t=found.i2t.numpy(), t2i=found.t2i.numpy())
+        except OSError as error:
+            raise ValueError(f"{ranks} cannot be written: {error.strerror or error}") from None
+    _print(scored(found, inner_product))

@@ -151,7 +151,7 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
     Example: `load_suite("mini/classification", "data", only=["backbone=flexivit_nano"]).cells`
     """
     path = find_suite(name)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     try:
         node, raw = yaml.compose(text), yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -20,7 +20,7 @@ def visible_gpus() -> list[str]:
         return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
     try:
         asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        found = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return found.stdout.split() if found.returncode == 0 else []

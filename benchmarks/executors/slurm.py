@@ -167,17 +167,23 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
 def recorded(store: Store) -> list[Submitted]:
     """All jobs that were ever submitted for a folder, from OUT/slurm/jobs.jsonl."""
     path = store.folder / "slurm" / "jobs.jsonl"
-    return [Submitted(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [Submitted(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def _record(store: Store, new: Sequence[Submitted]) -> None:
-    with open(store.folder / "slurm" / "jobs.jsonl", "a") as file:
+    with open(store.folder / "slurm" / "jobs.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps(vars(s)) + "\n" for s in new)
 
 
 def _array_size() -> int:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60).stdout
+        said = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        ).stdout
         if found := re.search(r"MaxArraySize\s*=\s*(\d+)", said):
             return max(1, int(found[1]))
     return ARRAY

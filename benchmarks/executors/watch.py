@@ -61,7 +61,7 @@ def queue(name: str) -> dict[str, str]:
     """
     asked = ["squeue", "--user", str(os.getuid()), "--name", name, "--array", "--noheader", "--format", "%i %T %r"]
     try:
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+        found = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=120)
     except subprocess.TimeoutExpired:
         raise TaskError("squeue does not answer") from None
     if found.returncode:

@@ -39,7 +39,7 @@ class Whole(Detection):
 def handful(root: Path, scenes: int) -> str:
     """A detection set of the first training scenes, each of them trained on and looked at; its folder under `root`."""
     folder = scenes_folder(root)
-    labels = json.loads((folder / "detection" / "train.json").read_text())
+    labels = json.loads((folder / "detection" / "train.json").read_text(encoding="utf-8"))
     # the first of every ten is minival: one more is named than is trained on
     ids = sorted(i["id"] for i in labels["images"])[: scenes + 1]
     for split, kept in (("train", ids), ("val", ids[1:])):
@@ -48,7 +48,7 @@ def handful(root: Path, scenes: int) -> str:
             "images": [i for i in labels["images"] if i["id"] in kept],
             "annotations": [a for a in labels["annotations"] if a["image_id"] in kept],
         }
-        (folder / f"{split}.json").write_text(json.dumps(part))
+        (folder / f"{split}.json").write_text(json.dumps(part), encoding="utf-8")
     return str(folder.relative_to(root))
 
 

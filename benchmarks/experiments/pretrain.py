@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     notes = {k: v for k, v in vars(options).items() if k in keep}
     save_backbone(model, options.out / f"{options.name}.safetensors", training=notes)
     result = {**notes, "top1": top1, "hours_this_process": hours, "device": options.device, "torch": torch.__version__}
-    (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))
 
 

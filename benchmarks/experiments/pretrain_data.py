@@ -56,13 +56,16 @@ def load_tiny_imagenet(folder: Path, split: str) -> Pictures:
             f"{folder} has neither tinyimagenet100_{split}_*.parquet nor wnids.txt; tiny-imagenet-200.zip is at "
             "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
         )
-    classes = sorted((folder / "wnids.txt").read_text().split())
+    classes = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
     index = {name: i for i, name in enumerate(classes)}
     if split == "train":
         files = [f for name in classes for f in sorted((folder / "train" / name / "images").glob("*.JPEG"))]
         targets = [index[f.parent.parent.name] for f in files]
     else:
-        lines = [line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
+        lines = [
+            line.split("\t")
+            for line in (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
+        ]
         files = [folder / "val" / "images" / line[0] for line in lines]
         targets = [index[line[1]] for line in lines]
     return Pictures(_decode(files, len(files)), torch.tensor(targets), classes)

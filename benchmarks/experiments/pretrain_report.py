@@ -27,7 +27,7 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
         file = folder / f"{name}.json"
         if not file.exists():
             raise ValueError(f"no {file}; make it with: python -m benchmarks.experiments.pretrain {name}")
-        results[name] = json.loads(file.read_text())
+        results[name] = json.loads(file.read_text(encoding="utf-8"))
     budgets = {name: r["images"] for name, r in results.items()}
     if len(set(budgets.values())) != 1:
         raise ValueError(f"budgets differ and cannot be compared: {budgets}")
@@ -74,7 +74,9 @@ def main() -> None:
     results = read_results(source)
     target.mkdir(parents=True, exist_ok=True)
     first = next(iter(results.values()))
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    revision = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", errors="replace"
+    ).stdout.strip()
     options = " ".join(f"--{k} {first[k]}" for k in ("images", "batch", "lr", "decay", "warmup", "seed"))
     text = [
         "# Nano models: top-1 at every grid\n",
@@ -87,8 +89,8 @@ def main() -> None:
         f"{platform.machine()} {platform.system()}, {first['device']}, torch {first['torch']}.",
         "Hours: " + ", ".join(f"{n} {r['hours_this_process']:.2f}" for n, r in results.items()) + ".\n",
     ]
-    (target / "README.md").write_text("\n".join(text))
-    (target / "top1.json").write_text(json.dumps(results, indent=1) + "\n")
+    (target / "README.md").write_text("\n".join(text), encoding="utf-8")
+    (target / "top1.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot(results, target / "top1.png")
 
 

@@ -26,7 +26,7 @@ def write_report(store: Store, within: float = 0.01) -> Path:
         "rows.csv": as_csv(rows),
     }  # fmt: skip
     for name, text in texts.items():
-        write_atomically(folder / name, lambda path, text=text: path.write_text(text))
+        write_atomically(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
     confidence = Confidence(store)
     for group, choices in points(rows).items():
         for against in ("grid", "macs"):
@@ -62,7 +62,7 @@ def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
                 save_png(plot(choices, confidence, against, group[-1]), folder / name)
                 parts.append(f"![{group[-1]} against {against}]({name})\n")
     if reading.is_file():  # what people have to say of the numbers is written by hand
-        parts += ["## Reading it\n", reading.read_text().strip(), ""]
+        parts += ["## Reading it\n", reading.read_text(encoding="utf-8").strip(), ""]
     parts.append("## How it was measured\n")
     for command in commands(good):
         parts.append(f"- `python {command['text']}` at revision {command['revision']}: {len(command['cells'])} cells")
@@ -74,8 +74,8 @@ def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
         "comparisons and leaves other seeds out. Several seeds are given as mean ± half the range. The best choice is "
         "named after the fact. Every number is in [rows.csv](rows.csv)."
     )
-    write_atomically(folder / "README.md", lambda path: path.write_text("\n".join(parts) + "\n"))
-    write_atomically(folder / "rows.csv", lambda path: path.write_text(as_csv(rows)))
+    write_atomically(folder / "README.md", lambda path: path.write_text("\n".join(parts) + "\n", encoding="utf-8"))
+    write_atomically(folder / "rows.csv", lambda path: path.write_text(as_csv(rows), encoding="utf-8"))
     return folder
 
 

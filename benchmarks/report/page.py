@@ -120,7 +120,7 @@ def _pictures(store: Store) -> list[dict[str, str]]:
     if not index.is_file():
         return []
     found = []
-    for name, caption in json.loads(index.read_text()).items():
+    for name, caption in json.loads(index.read_text(encoding="utf-8")).items():
         path = (folder / name).resolve()
         if path.parent == folder and path.is_file():  # a name can not point out of the folder
             found.append({"data": _jpeg(path), "caption": str(caption)})

@@ -47,7 +47,7 @@ def published(folder: Path = FOLDER) -> tuple[Published, ...]:
     """
     found = []
     for path in sorted(folder.glob("*.yaml")):
-        for number, entry in enumerate(yaml.safe_load(path.read_text())["numbers"], 1):
+        for number, entry in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["numbers"], 1):
             try:
                 one = Published.model_validate(entry)
             except ValueError as error:

@@ -84,7 +84,11 @@ def run_way(way: str, images: int) -> dict[str, Any]:
 
 def in_own_process(way: str, images: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.speed.lvis_scorer", "--way", way, "--images", str(images)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(
+            command, check=True, capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout.splitlines()[-1]
+    )
 
 
 def main() -> None:

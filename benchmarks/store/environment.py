@@ -38,7 +38,9 @@ def _revision() -> str | None:
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, encoding="utf-8", errors="replace", timeout=10
+        ).stdout.strip()
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")

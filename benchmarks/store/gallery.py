@@ -25,6 +25,9 @@ def keep_pictures(store: Store, label: str, pictures: Sequence[tuple[str, Any]])
         names[name] = f"{label}: {caption}"
     with store.locked(FOLDER):
         index = folder / "index.json"
-        known = json.loads(index.read_text()) if index.exists() else {}
-        write_atomically(index, lambda path: path.write_text(json.dumps(known | names, indent=1, ensure_ascii=False)))
+        known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+        write_atomically(
+            index,
+            lambda path: path.write_text(json.dumps(known | names, indent=1, ensure_ascii=False), encoding="utf-8"),
+        )
     return list(names)

@@ -73,7 +73,7 @@ def steps_for_budget(schedule: GridSchedule, budget: int, batch: int, encoder: F
 
 def _read_curve(path: Path) -> list[dict[str, Any]]:
     """Points by step; a killed run may have written one twice."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     points = {p["step"]: p for p in map(json.loads, lines)}
     return [points[step] for step in sorted(points)]
 
@@ -109,7 +109,7 @@ def train_arm(arm: str, settings: Settings, data: Path, out: Path, device: str) 
         pictures = subset(test, settings.test_pictures if step == steps else settings.curve_pictures)
         top1 = accuracy(model, pictures, [settings.target])[str(settings.target)]
         point = {"step": step, "images": step * settings.batch, "macs": spent[step - 1], "seconds": round(seconds, 1)}
-        with curve.open("a") as file:
+        with curve.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**point, "top1": top1, "pictures": len(pictures.labels)}) + "\n")
         scoring += clock() - begun
 
@@ -165,7 +165,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
             raise ValueError(f"no arm {arm!r}; there are: {', '.join(ARMS)}")
         train_arm(arm, settings, data, out, device)
     curves = {arm: _read_curve(out / arm / "curve.jsonl") for arm in ARMS}
-    (out / "table.md").write_text(table(curves, settings.target))
+    (out / "table.md").write_text(table(curves, settings.target), encoding="utf-8")
     plot(curves, settings.target, out / "acceleration.png")
     return {"curves": curves}
 

@@ -179,8 +179,8 @@ def read_sun397(root: Path, split: str) -> Labelled:
     for path in (names, listing):
         if not path.is_file():
             raise TaskError(f"no {path}")
-    classes = names.read_text().split()
+    classes = names.read_text(encoding="utf-8").split()
     index = {name: i for i, name in enumerate(classes)}
-    files = listing.read_text().split()
+    files = listing.read_text(encoding="utf-8").split()
     labels = np.array([index[f.rpartition("/")[0]] for f in files], np.int64)
     return Labelled(files, labels, lambda i: folder / files[i].lstrip("/"), tuple(classes))

@@ -1,17 +1,17 @@
-"""Accuracy from records, nearest-neighbour votes, and the same scores from files."""
+"""Accuracy from records, and nearest-neighbour votes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tasks.contract import TaskError
-from tasks.contract.meters import Records, bootstrap
+from tasks.contract.meters import Records
+
+TOP = 5  # classes that are kept of each picture
 
 
 def right(records: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,19 +53,4 @@ def neighbour_votes(
     votes = np.zeros((len(queries), classes))
     rows = np.repeat(np.arange(len(queries)), neighbours)
     np.add.at(votes, (rows, labels.numpy()[found].ravel()), weights.ravel())
-    return torch.from_numpy(np.argsort(-votes, axis=1, kind="stable")[:, :5].copy())
-
-
-def score_file(path: Path) -> dict[str, Any]:
-    """Metrics with intervals of a per-sample file (`samples/*.npz`: ids, ranked, label).
-
-    Raises: TaskError where the file is missing or lacks an array.
-    """
-    if not path.is_file():
-        raise TaskError(f"no file {path}")
-    with np.load(path) as file:
-        if absent := [n for n in ("ranked", "label") if n not in file]:
-            raise TaskError(f"{path} has no array {absent[0]!r}; it has: {', '.join(file)}")
-        records = {n: torch.from_numpy(file[n]) for n in ("ranked", "label")}
-    intervals = {f"{k}_interval": bootstrap(v.double().numpy()) for k, v in right(records).items()}
-    return {"metrics": accuracy(records), "intervals": intervals, "images": len(records["ranked"])}
+    return torch.from_numpy(np.argsort(-votes, axis=1, kind="stable")[:, :TOP].copy())

@@ -136,7 +136,7 @@ def _unpacked(name: str, shards: list[Path]) -> Path:
 
 def _spec_from_meta(name: str, path: Path) -> SetSpec:
     try:
-        meta = json.loads(path.read_text())
+        meta = json.loads(path.read_text(encoding="utf-8"))
         classes, reduce_zero = tuple(meta["class_names"]), bool(meta["reduce_zero_label"])
         # a label that is dropped by the reduction is not looked for afterwards
         ignore = 255 if reduce_zero else int(meta["ignore_label"])

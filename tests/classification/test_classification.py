@@ -29,7 +29,7 @@ from tasks.classification.preprocess import (
     resize_small,
     training_view,
 )
-from tasks.classification.scoring import accuracy, neighbour_votes, score_file
+from tasks.classification.scoring import accuracy, neighbour_votes
 from tasks.classification.sources import DATA, load
 from tasks.contract import Batch, Recipe, TaskError, View
 from tasks.contract.meters import bootstrap
@@ -321,14 +321,6 @@ def test_nearest_neighbours_train_nothing(folder) -> None:
     assert task.recipe.steps == 0 and task.parts("test") == ("train", "test")
     rows = sweep(task, task.model(tiny()), task.views([2, 4]), "test").rows
     assert len(rows) == 2 and set(rows[0][2]) == {"ids", "ranked", "label"} and len(rows[0][2]["ids"]) == 8
-
-
-def test_files_are_scored_without_a_model(tmp_path) -> None:
-    np.savez(tmp_path / "a.npz", ids=[0, 1], ranked=[[1, 0], [0, 1]], label=[1, 1])
-    found = score_file(tmp_path / "a.npz")
-    assert found["metrics"] == {"top1": 0.5, "top5": 1.0} and found["intervals"]["top5_interval"] == (1.0, 1.0)
-    with pytest.raises(TaskError, match="no file"):
-        score_file(tmp_path / "b.npz")
 
 
 def test_bootstrap_covers_the_mean() -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from front_door import call
 
@@ -42,16 +41,6 @@ def test_listings_as_json(monkeypatch, capsys) -> None:
 def test_what_matches_nothing_is_one_line(monkeypatch, capsys) -> None:
     code, _, err = call(monkeypatch, capsys, "ls", "backbones", "nothing*")
     assert code == 2 and err.count("\n") == 1 and "nothing*" in err
-
-
-def test_score_retrieval(monkeypatch, capsys, tmp_path) -> None:
-    np.save(tmp_path / "i.npy", np.eye(3, dtype=np.float32))
-    np.save(tmp_path / "t.npy", np.eye(3, dtype=np.float32)[[0, 1, 1]])
-    (tmp_path / "p.json").write_text("[0, 1, 2]")
-    files = ["--image-embeddings", "i.npy", "--text-embeddings", "t.npy", "--pairs", "p.json"]
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = call(monkeypatch, capsys, "score", "retrieval", *files)
-    assert code == 0 and json.loads(out)["metrics"]["t2i_R@1"] == pytest.approx(2 / 3)
 
 
 def test_score_detection_by_both_scorers(monkeypatch, capsys, tmp_path) -> None:

@@ -217,7 +217,7 @@ class Touch:
 
 def test_no_loader_of_weights_runs_code_of_a_pickle(tmp_path) -> None:
     from backbones.weights.npz import read_npz
-    from tasks.classification.scoring import score_file
+    from tasks.classification.prediction_files import score_classification
     from tasks.retrieval.scoring import score_embeddings
     from tasks.text.towers import build_text_tower
 
@@ -229,7 +229,7 @@ def test_no_loader_of_weights_runs_code_of_a_pickle(tmp_path) -> None:
     (tmp_path / "pairs.json").write_text(json.dumps({"0": 0}))
     loads = (
         lambda: read_npz(tmp_path / "evil.npz"),
-        lambda: score_file(tmp_path / "evil.npz"),
+        lambda: score_classification(tmp_path / "evil.npz"),
         lambda: score_embeddings(tmp_path / "evil.npy", tmp_path / "evil.npy", tmp_path / "pairs.json"),
         lambda: build_text_tower("tiny", str(tmp_path / "evil.pt"), 0.0),
     )

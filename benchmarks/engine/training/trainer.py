@@ -238,11 +238,11 @@ class Trainer:
 
     def _read(self, name: str) -> Any:
         path = self._path(name)
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def _write(self, name: str, value: Any) -> None:
         if self.accelerator.is_main_process:
-            write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value)))
+            write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value), encoding="utf-8"))
 
 
 def candidate_key(train_key: str, recipe: Recipe) -> str:

@@ -159,4 +159,4 @@ def _frequency(scenes: int) -> str:
 
 
 def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")

@@ -84,7 +84,7 @@ class TrainingData(Dataset):
         path = self.found.path(name)
         if not path.is_file():
             raise TaskError(f"no file of negatives {path}")
-        return {int(image): listed for image, listed in json.loads(path.read_text()).items()}
+        return {int(image): listed for image, listed in json.loads(path.read_text(encoding="utf-8")).items()}
 
     def __len__(self) -> int:
         return len(self.images)
