@@ -11,10 +11,12 @@ from benchmarks.report.answers.points import Point, is_flexible, joint_arm, made
 from benchmarks.report.answers.questions import grid_order
 from benchmarks.report.statistics.noninferiority import Comparison, GridVerdict, Rules, compare
 from benchmarks.report.statistics.retention import Retention, retain
+from benchmarks.report.statistics.sentences import grids_text
+from benchmarks.report.statistics.variance import Arm
 
 
 @dataclass(frozen=True)
-class Compared:
+class ModelComparison:
     """A flexible model against a fixed one at every grid that both have.
 
     Args:
@@ -39,9 +41,14 @@ class Compared:
         """The verdict at the fixed model's own grid."""
         return next((v for v in self.comparison.verdicts if v.grid == self.answering), None)
 
-    def at(self, verdict: str) -> list[str]:
-        """Grids with this verdict.  Example: `compared.at("yes")`"""
-        return [v.grid for v in self.comparison.verdicts if v.verdict == verdict]
+    def summary(self, but: str | None = None) -> str:
+        """`yes at grids 4 and 8; no at grid 15`, without the grid `but`; "" where that is all."""
+        parts = []
+        for word in ("yes", "no", "undecided", "empty"):
+            grids = [v.grid for v in self.comparison.verdicts if v.verdict == word and v.grid != but]
+            if grids:
+                parts.append(f"{word} at {grids_text(grids)}")
+        return "; ".join(parts)
 
 
 Lines = dict[tuple[str, str, str], dict[str, Point]]  # (backbone, train, view) -> grid -> choice
@@ -55,7 +62,7 @@ def lines_of(points: Sequence[Point]) -> Lines:
     return lines
 
 
-def comparisons(points: Sequence[Point], rules: Rules) -> list[Compared]:
+def comparisons(points: Sequence[Point], rules: Rules) -> list[ModelComparison]:
     """Every flexible model against every fixed one that was trained and evaluated alike.
 
     A flexible model that was trained at changing grids has no equal: it meets each fixed one as it was trained at its
@@ -81,21 +88,23 @@ def comparisons(points: Sequence[Point], rules: Rules) -> list[Compared]:
 
 def compare_lines(
     own: Mapping[str, Point], theirs: Mapping[str, Point], rules: Rules, answering: str | None = None
-) -> Compared:
+) -> ModelComparison:
     """A model in place of another at every grid that both have; choices by grid.
 
     Example: `compare_lines(lines[new], lines[old], Rules()).comparison.everywhere`
     """
-    unknown, arms = {}, ({}, {})
+    unknown: dict[str, str] = {}
+    arms: tuple[dict[str, Arm], dict[str, Arm]] = ({}, {})
     for grid in (g for g in own if g in theirs):
         pair = own[grid], theirs[grid]
         if why := why_not_compared(*pair):
             unknown[grid] = why
             continue
         for side, point in zip(arms, pair, strict=True):
-            side[grid] = point.arm()
+            if (arm := point.arm()) is not None:
+                side[grid] = arm
     one, other = next(iter(own.values())), next(iter(theirs.values()))
-    return Compared(
+    return ModelComparison(
         one.backbone, other.backbone, one.train, other.train, one.view, compare(*arms, rules), answering, unknown
     )
 
@@ -104,7 +113,7 @@ def why_not_compared(one: Point, other: Point) -> str:
     """Why two choices have no verdict; "" where they have one."""
     for point in (one, other):
         if not point.measured:
-            return f"{point.backbone} has no interval"
+            return f"{point.backbone} has no interval: {point.why_not}"
     return "" if one.identity == other.identity else "they were measured over other samples"
 
 
@@ -126,7 +135,7 @@ def specialist_grid(name: str, lines: Lines) -> str | None:
 
 
 @dataclass(frozen=True)
-class Kept:
+class ModelRetention:
     """Retention of one set of flexible weights, and who the specialists were, by grid."""
 
     flexible: str
@@ -135,7 +144,7 @@ class Kept:
     specialists: Mapping[str, str]
 
 
-def retentions(points: Sequence[Point], chance: float, higher: bool = True) -> list[Kept]:
+def retentions(points: Sequence[Point], chance: float, higher: bool = True) -> list[ModelRetention]:
     """Of each flexible model over the grids that have a specialist: a fixed model trained and evaluated there.
 
     Where two fixed models stand for one grid, the first of the suite is the specialist.
@@ -159,7 +168,9 @@ def retentions(points: Sequence[Point], chance: float, higher: bool = True) -> l
         alike = {p.identity for p in (*chosen, *(special[g] for g in grids))}
         if arm is None or len(alike) != 1 or not all(costs) or any(a is None for a in arms.values()):
             continue
-        kept = retain(arm, {g: a for g, a in arms.items() if a is not None}, [float(c or 0) for c in costs], chance, higher)
+        kept = retain(
+            arm, {g: a for g, a in arms.items() if a is not None}, [float(c or 0) for c in costs], chance, higher
+        )
         if kept is not None:
-            found.append(Kept(name, train, kept, {g: special[g].backbone for g in grids}))
+            found.append(ModelRetention(name, train, kept, {g: special[g].backbone for g in grids}))
     return found

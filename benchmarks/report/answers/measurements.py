@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report.answers.questions import Entry
 from benchmarks.report.statistics.jackknife import Groups, Replicates, deal_groups, replicates_of_weights
 from benchmarks.store import Row, Store
 from tasks import build_task
@@ -35,38 +36,32 @@ class Measured:
 class Measurements:
     """Replicates of rows, each computed once. Where there are none, `why_not` says why.
 
-    Example: `Measurements({row.row_key: store for row in store.rows()}).of(row).replicates.whole`
+    Example: `Measurements().of(entries([store])[0]).replicates.whole`
     """
 
-    def __init__(self, stores: Mapping[str, Store]):
-        self._stores = stores
-        self._measured: dict[str, Measured | None] = {}
-        self._why: dict[str, str] = {}
+    def __init__(self) -> None:
+        self._measured: dict[tuple[str, str], Measured | str] = {}
         self._tasks: dict[str, Task | None] = {}
         self._groups: dict[str, Groups] = {}
 
-    @classmethod
-    def of_store(cls, store: Store) -> Measurements:
-        """Of the rows of one folder."""
-        return cls({row.row_key: store for row in store.rows()})
-
-    def of(self, row: Row) -> Measured | None:
+    def of(self, entry: Entry) -> Measured | None:
         """None where its metric cannot be recomputed from what is kept of each sample."""
-        if row.row_key not in self._measured:
-            found = self._measure(row)
-            if isinstance(found, str):
-                self._why[row.row_key] = found
-            self._measured[row.row_key] = None if isinstance(found, str) else found
-        return self._measured[row.row_key]
+        found = self._found(entry)
+        return found if isinstance(found, Measured) else None
 
-    def why_not(self, row: Row) -> str:
+    def why_not(self, entry: Entry) -> str:
         """Why a row has no replicates; "" where it has."""
-        self.of(row)
-        return self._why.get(row.row_key, "")
+        found = self._found(entry)
+        return found if isinstance(found, str) else ""
 
-    def _measure(self, row: Row) -> Measured | str:
-        store = self._stores.get(row.row_key)
-        samples = store.samples(row) if store is not None else None
+    def _found(self, entry: Entry) -> Measured | str:
+        key = (str(entry.store.folder), entry.row.row_key)
+        if key not in self._measured:
+            self._measured[key] = self._measure(entry.row, entry.store)
+        return self._measured[key]
+
+    def _measure(self, row: Row, store: Store) -> Measured | str:
+        samples = store.samples(row)
         if samples is None or "ids" not in samples:
             return "nothing is kept of its samples"
         task = self._task(row)

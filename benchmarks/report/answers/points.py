@@ -24,7 +24,7 @@ class Point:
         grid: of the evaluation; `view` is what else was chosen there.
         rows: one a seed, by seed.
         measured: of the rows, in their order; empty where one of them has no replicates, or where they were measured
-            over other samples.
+            over other samples, which `why_not` tells.
     """
 
     backbone: str
@@ -33,6 +33,7 @@ class Point:
     view: str
     rows: tuple[Row, ...]
     measured: tuple[Measured, ...] = ()
+    why_not: str = ""
 
     @property
     def row(self) -> Row:
@@ -47,8 +48,7 @@ class Point:
     @property
     def quality(self) -> float:
         """The metric in its own unit, mean over seeds."""
-        values = [row.metrics[row.metric or ""] for row in self.rows]
-        return statistics.fmean(v for v in values if v is not None)
+        return statistics.fmean(row.metrics[row.metric or ""] or 0.0 for row in self.rows)
 
     @property
     def macs(self) -> int | None:
@@ -105,25 +105,41 @@ def joint_arm(points: Sequence[Point]) -> Arm | None:
     )
 
 
-def points_of(found: Sequence[Entry], measurements: Measurements) -> dict[Group, list[Point]]:
-    """Choices of each table; without rows that have no value of their metric.
-
-    Example: `points_of(entries(store.rows()), Measurements.of_store(store))`
-    """
-    tables: dict[Group, dict[tuple[str, ...], dict[int, Row]]] = {}
+def tables_of(found: Sequence[Entry]) -> dict[Group, list[Entry]]:
+    """Entries of each table."""
+    tables: dict[Group, list[Entry]] = {}
     for entry in found:
-        if entry.row.metrics.get(entry.row.metric or "") is not None:
-            place = (entry.backbone, entry.train, entry.grid, entry.view)
-            tables.setdefault(entry.group, {}).setdefault(place, {})[entry.seed] = entry.row
-    return {group: [_point(place, seeds, measurements) for place, seeds in own.items()] for group, own in tables.items()}
+        tables.setdefault(entry.group, []).append(entry)
+    return tables
 
 
-def _point(place: tuple[str, ...], seeds: Mapping[int, Row], measurements: Measurements) -> Point:
-    rows = tuple(seeds[seed] for seed in sorted(seeds))
-    measured = [m for row in rows if (m := measurements.of(row)) is not None]
-    whole = len(measured) == len(rows) and len({m.identity for m in measured}) == 1
+def points_of(table: Sequence[Entry], measurements: Measurements) -> list[Point]:
+    """Choices of a table, without those that have no value of their metric.
+
+    Example: `[points_of(table, Measurements()) for table in tables_of(entries([store])).values()]`
+    """
+    places: dict[tuple[str, ...], dict[int, Entry]] = {}
+    for entry in table:
+        places.setdefault((entry.backbone, entry.train, entry.grid, entry.view), {})[entry.seed] = entry
+    return [_point(place, seeds, measurements) for place, seeds in places.items() if _valued(seeds)]
+
+
+def _valued(seeds: Mapping[int, Entry]) -> bool:
+    """Has every seed a value of the metric? A mean over some of them would hide the others."""
+    return all(e.row.metrics.get(e.row.metric or "") is not None for e in seeds.values())
+
+
+def _point(place: tuple[str, ...], seeds: Mapping[int, Entry], measurements: Measurements) -> Point:
+    found = [seeds[seed] for seed in sorted(seeds)]
+    measured = [m for entry in found if (m := measurements.of(entry)) is not None]
+    whole = len(measured) == len(found) and len({m.identity for m in measured}) == 1
     backbone, train, grid, view = place
-    return Point(backbone, train, grid, view, rows, tuple(measured) if whole else ())
+    why = (
+        ""
+        if whole
+        else next((w for e in found if (w := measurements.why_not(e))), "its seeds were measured over other samples")
+    )
+    return Point(backbone, train, grid, view, tuple(e.row for e in found), tuple(measured) if whole else (), why)
 
 
 def is_flexible(row: Row) -> bool | None:
@@ -149,3 +165,9 @@ def made_for(row: Row) -> tuple[str, ...]:
     size = spec.image_size if isinstance(spec.image_size, int) else spec.image_size[0]
     scaled = side * (row.image_size or size) / size
     return tuple(dict.fromkeys(([str(int(scaled))] if scaled == int(scaled) else []) + [str(side)]))
+
+
+def fastest(points: Sequence[Point], latency: float, higher: bool = True) -> Point | None:
+    """The best choice that took at most `latency` milliseconds an image in the run's passes; None where none did."""
+    quick = [p for p in points if p.rate and 1000 / p.rate <= latency]
+    return (max if higher else min)(quick, key=lambda p: p.quality) if quick else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.store import Row
+from benchmarks.store import Row, Store
 
 Group = tuple[str, ...]
 
@@ -25,6 +26,7 @@ class Entry:
     """
 
     row: Row
+    store: Store
     group: Group
     backbone: str
     train: str
@@ -46,31 +48,45 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     return list({r.row_key: r for r in rows if r.status == "ok"}.values())
 
 
-def entries(rows: Sequence[Row]) -> list[Entry]:
-    """The newest successful rows, each with its table.
+def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
+    """The newest successful rows of folders, each with its table.
 
     Whatever else rows of one question differ in is another table: options, recipe, data, a limit. Two heads on one data
-    set, or two lengths of training, are never two seeds of one.
+    set, or two lengths of training, are never two seeds of one. A backbone of which two folders have the same training
+    run bears the folder's name; other seeds of it are other seeds.
 
-    Example: `{entry.group for entry in entries(Store("results/runs/mini").rows())}`
+    Args:
+        apart: a backbone that is in two folders bears the folder's name in any case.
+
+    Example: `{entry.group for entry in entries([Store("results/runs/mini")])}`
     """
-    good = newest(rows)
-    several = Counter(name for name, _ in {(r.backbone, _built(r)) for r in good})
-    asked = [(row, _asked(row)) for row in good]
-    count = Counter(_question(row) for row in good)
-    shared = Counter((_question(row), text) for row, texts in asked for text in texts)
+    good = [(row, store) for store in stores for row in newest(store.rows())]
+    several = Counter(name for name, _ in {(r.backbone, _built(r)) for r, _ in good})
+    asked = [asked_of(row) for row, _ in good]
+    count = Counter(_question(row) for row, _ in good)
+    shared = Counter((_question(row), item) for (row, _), own in zip(good, asked, strict=True) for item in own.items())
     found = []
-    for row, texts in asked:
+    for (row, store), own in zip(good, asked, strict=True):
         question = _question(row)
-        variant = " ".join(t for t in texts if shared[question, t] < count[question])
+        variant = " ".join(f"{k}={v}" for k, v in own.items() if shared[question, (k, v)] < count[question])
         data = f"{row.options.get('data', '')} {variant}".strip()
         metric = row.metric or next(iter(row.metrics), "")
         group = (row.task, data, row.protocol or "", row.split or "", metric)
         built = _built(row) if several[row.backbone] > 1 else ""
         name = f"{row.backbone} ({built})" if built else row.backbone
         train = "-" if row.train_grid is None else str(row.train_grid)
-        found.append(Entry(row, group, name, train, str(row.eval_grid)))
-    return _with_views(found)
+        found.append(Entry(row, store, group, name, train, str(row.eval_grid)))
+    return _with_folders(_with_views(found), apart)
+
+
+def asked_of(row: Row) -> dict[str, str]:
+    """Everything that must be equal in one table beside protocol, split and metric."""
+    asked: dict[str, Any] = {**row.options, **row.recipe}
+    if row.limit:
+        asked["limit"] = row.limit
+    if row.data_fingerprint:
+        asked["contents"] = row.data_fingerprint[:8]
+    return {k: str(v) for k, v in asked.items()}
 
 
 def title(group: Group) -> str:
@@ -96,13 +112,6 @@ def _question(row: Row) -> tuple[Any, ...]:
     return row.task, row.options.get("data"), row.protocol, row.split
 
 
-def _asked(row: Row) -> list[str]:
-    """Everything that must be equal in one table, as text."""
-    limit = {"limit": row.limit} if row.limit else {}
-    data = {"contents": row.data_fingerprint[:8]} if row.data_fingerprint else {}
-    return [f"{k}={v}" for k, v in {**row.options, **row.recipe, **limit, **data}.items()]
-
-
 def _built(row: Row) -> str:
     return " ".join(f"{k}={v}" for k, v in sorted(row.backbone_options.items()))
 
@@ -111,7 +120,8 @@ def _with_views(found: Sequence[Entry]) -> list[Entry]:
     """Views by what they differ in: only where one trained model was evaluated at one grid more than once."""
     seen: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in found:
-        seen.setdefault((entry.group, entry.backbone, entry.train, entry.grid, entry.seed), []).append(entry)
+        place = (entry.group, entry.backbone, entry.train, entry.grid, entry.seed, entry.row.resize, entry.store.folder)
+        seen.setdefault(place, []).append(entry)
     differing: dict[Group, set[str]] = {}
     for (group, *_), own in seen.items():
         if len(own) > 1:
@@ -121,8 +131,19 @@ def _with_views(found: Sequence[Entry]) -> list[Entry]:
                     values.setdefault(key, set()).add(json.dumps(value, default=str, sort_keys=True))
             partly = {k for k in values if any(k not in entry.row.view_options for entry in own)}
             differing.setdefault(group, set()).update(partly, (k for k, v in values.items() if len(v) > 1))
+    return [dataclasses.replace(e, view=_view(e.row, differing.get(e.group, set()))) for e in found]
+
+
+def _with_folders(found: Sequence[Entry], apart: bool) -> list[Entry]:
+    """Where two folders hold the same training run of the same name, both names are told apart."""
+    places: dict[tuple[Any, ...], set[str]] = {}
+    for e in found:
+        place = (e.backbone,) if apart else (e.backbone, e.group, e.train, e.grid, e.view, e.seed)
+        places.setdefault(place, set()).add(str(e.store.folder))
+    twice = {place[0] for place, folders in places.items() if len(folders) > 1}
     return [
-        Entry(e.row, e.group, e.backbone, e.train, e.grid, _view(e.row, differing.get(e.group, set()))) for e in found
+        dataclasses.replace(e, backbone=f"{e.backbone} [{e.store.folder.name}]") if e.backbone in twice else e
+        for e in found
     ]
 
 

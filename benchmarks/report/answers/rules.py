@@ -46,9 +46,8 @@ def rules_of(row: Row, margin: float | None = None) -> Rules:
     )  # fmt: skip
 
 
-def wording_of(points: Sequence[Point]) -> Wording:
-    """Names for the sentences of a table."""
-    row = points[0].row
+def wording_of(row: Row, points: Sequence[Point]) -> Wording:
+    """Names for the sentences of a table with a row like this."""
     unit, scale = unit_of(row)
     measured = next((p.measured[0] for p in points if p.measured), None)
     if measured is None:
