@@ -9,13 +9,13 @@ import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from backbones.contract import Features, Normalisation
 from backbones.encoder import Encoder
 from backbones.grids import FILTERS, METHODS, Grid, Size, as_pair, patch_size
 from backbones.kernels import ResizedKernels
+from backbones.patches import embed_patches
 from backbones.resize import resize_patch_kernel, resize_position_embedding
 
 
@@ -121,8 +121,8 @@ class FlexiBackbone(Encoder):
         """Patch tokens `[B, h*w, D]` before positions, and the positions of the grid."""
         patch = patch_size((images.shape[-2], images.shape[-1]), grid)
         kernel, positions = self._cached(patch, grid, resize)
-        tokens = F.conv2d(images, kernel.to(images.dtype), self.trunk.patch_embed.proj.bias, stride=patch)
-        return self.trunk.patch_embed.norm(tokens.flatten(2).transpose(1, 2)), positions
+        tokens = embed_patches(images, kernel.to(images.dtype), self.trunk.patch_embed.proj.bias)
+        return self.trunk.patch_embed.norm(tokens), positions
 
     @torch.no_grad()
     def fixed_at_native_grid(self) -> FlexiBackbone:

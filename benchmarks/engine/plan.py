@@ -15,6 +15,7 @@ from benchmarks.engine.suite import Cell, Suite
 from benchmarks.store import Entry, Store, key_of
 from tasks import build_task
 from tasks.contract import Recipe, Task, TaskError, View
+from tasks.data.errors import DataError
 
 
 @dataclass
@@ -144,9 +145,8 @@ def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
     import inspect
 
     takes_splits = "splits" in inspect.signature(task.missing).parameters
-    found = list(dict.fromkeys(task.missing(splits) if takes_splits else task.missing()))
+    lacking = task.missing(splits) if takes_splits else task.missing()
     known = " ".join(f"{name}: {source}" for name, source in task.card.sources.items() if source)
-    return [
-        f if "get it from" in f or not known or any(s in f for s in task.card.sources.values()) else f"{f}; {known}"
-        for f in found
-    ]
+    # the errors of the data room carry their own advice; a plug-in's plain text gets the sources of its card
+    told = (str(one) if isinstance(one, DataError) or not known else f"{one}; {known}" for one in lacking)
+    return list(dict.fromkeys(told))

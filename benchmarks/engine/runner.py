@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 from backbones.cost import macs
 from backbones.grids import parse_schedule, patch_size
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
+from benchmarks.engine.batches.resident import LIMIT_GIB
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.engine.sweep import SweepResult
@@ -37,7 +38,8 @@ class RunOptions:
     `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
     checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
     forward pass, None: no limit. `workers`: processes that decode, None: as many as `decoding_processes` says.
-    `skip_broken`: pass over pictures that cannot be read, and count them.
+    `skip_broken`: pass over pictures that cannot be read, and count them. `resident_gib`: memory of the device that
+    training pictures may take which are held there; 0: none are.
     """
 
     device: str = ""
@@ -49,6 +51,7 @@ class RunOptions:
     compile: bool = False
     tensorboard: bool = False
     skip_broken: bool = False
+    resident_gib: float = LIMIT_GIB
 
 
 @dataclass

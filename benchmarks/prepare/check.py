@@ -13,6 +13,7 @@ from benchmarks.engine.plan import missing_of
 from benchmarks.prepare.packs import PACKS
 from tasks import build_task
 from tasks.contract import Task, TaskError
+from tasks.data.cards import known_cards
 
 
 @dataclass
@@ -48,17 +49,9 @@ class Checked:
 
 def known_sets() -> dict[tuple[str, str], str]:
     """(task, set) -> the pack's name where there is one to prepare. Drawn sets are not among them."""
-    from tasks.classification.sources import DATA as LABELLED
-    from tasks.detection.labels.folders import KNOWN as DETECTION
-    from tasks.retrieval.captions import DATA as CAPTIONS
-    from tasks.segmentation.adapter import SMALL_SETS
-    from tasks.segmentation.sets import KNOWN as SEGMENTATION
-
-    names = [("classification", n) for n in LABELLED]
-    names += [("segmentation", n) for n in dict.fromkeys([*SMALL_SETS, *SEGMENTATION])]
-    names += [("retrieval", n) for n in CAPTIONS] + [("detection", n) for n in DETECTION]
-    made = {p.name: p.name for p in PACKS.values()} | {"coco_val2017_subset": "lvis_coco80"}
-    return {(task, name): made.get(name, "") for task, name in names if name != "scenes"}
+    kinds = {"classes": "classification", "masks": "segmentation", "captions": "retrieval", "boxes": "detection"}
+    cards = [card for card in known_cards().values() if not card.drawn]
+    return {(task, card.name): card.prepare for kind, task in kinds.items() for card in cards if getattr(card, kind)}
 
 
 def check_sets(names: list[str], root: Path) -> Iterator[Checked]:
@@ -120,19 +113,18 @@ def _advice(found: Checked, pack: str, source: str) -> str:
 
 def _reported(task: str, built: Task) -> tuple[str, ...]:
     """The splits that results are reported on."""
-    tests = tuple(getattr(getattr(built, "spec", None), "tests", ()))
-    return tests if task == "classification" else tuple(s for s in built.card.splits if s not in ("train", "minival"))
+    return tuple(s for s in built.card.splits if s not in ("train", "minival"))
 
 
 def _classification(found: Checked, task: Any) -> None:
     from tasks.data.decoding import decode
 
-    for split in ("train", "minival", *task.spec.tests):
+    for split in task.data.splits:
         found.splits[split] = len(task.labelled(split))
     train = task.labelled("train")
     found.classes = len(train.classes)
     found.first, found.last = (train.classes[int(train.labels[i])] for i in (0, -1))
-    test = task.labelled(next(iter(task.spec.tests), "minival"))
+    test = task.labelled(next(iter(task.data.reported), "minival"))
     found.sample = _size(decode(test.read(0), test.names[0]))
 
 
@@ -148,11 +140,9 @@ def _segmentation(found: Checked, task: Any) -> None:
 
 
 def _retrieval(found: Checked, task: Any) -> None:
-    from tasks.retrieval.captions import caption_data, load_captions
-
-    for split in caption_data(task.options.data).sizes:
-        found.splits[split] = len(load_captions(task.root, task.options.data, split))
-    test = load_captions(task.root, task.options.data, "test")
+    for split in task.data.splits:
+        found.splits[split] = len(task.data.load(split))
+    test = task.data.load("test")
     found.first, found.last = test.captions[0][0], test.captions[-1][-1]
     found.sample = _size(task.dataset("test")[0][0])
 

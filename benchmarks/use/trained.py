@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from backbones import FlexiBackbone, build_backbone
+from backbones.grids import parse_schedule
 from backbones.weights.own import save_backbone
 from benchmarks.engine.reopen import find_row, reopen
 from benchmarks.engine.sweep import eval_batches, normalised_once
@@ -112,7 +113,10 @@ def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, 
     if not isinstance(encoder, FlexiBackbone) or out.suffix != ".safetensors":
         what = f"{out} does not end in .safetensors" if out.suffix != ".safetensors" else f"{row['label']} has another"
         raise TaskError(f"a backbone of ours is written as a .safetensors file: {what}")
-    notes = {k: row[k] for k in ("task", "options", "train_grid", "seed", "steps")}
+    notes = {k: row.get(k) for k in ("task", "protocol", "options", "recipe", "train_grid", "seed", "steps")}
+    notes |= {"data": row.get("data_fingerprint"), "revision": row.get("env", {}).get("revision")}
+    if row["task"] == "upstream" and row["train_grid"] is not None:  # fine-tuning at one grid leaves it what it was
+        encoder.flexible = parse_schedule(row["train_grid"]).kind != "fixed"
     images = torch.randint(0, 256, (2, 3, *encoder.image_size), dtype=torch.uint8)
     expected = encoder(images, encoder.native_grid).pooled
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.classification.base import LabelledTask
-from tasks.classification.sources import data_spec
+from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, View, option, without_gradients
+from tasks.data.labelled import labelled_set
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ class ClassificationOptions(Options):
     """What can be chosen."""
 
     data: str = option("imagenet", "train", "a known set, hf:FOLDER, or a folder (with a slash) of train/ and test/")
+    image_column: str = option("", "train", "of parquet and saved sets; empty: the usual names (image, img, ...)")
+    label_column: str = option("", "train", "of parquet and saved sets; empty: the usual names (label, labels, ...)")
     protocol: str = option("finetune", "train", "finetune, linear or knn")
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
     preprocess: str = option("big_vision", "train", "big_vision or torchvision")
@@ -57,22 +60,22 @@ class Classification(LabelledTask):
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         chosen = self.options
-        self.data, self.spec = chosen.data, data_spec(chosen.data)
+        self.data = labelled_set(chosen.data, self.root, chosen.image_column, chosen.label_column)
+        known = published(self.data.card.name)
         if chosen.protocol not in PROTOCOLS:
             raise TaskError(f"no protocol {chosen.protocol!r}; there are: {', '.join(PROTOCOLS)}")
-        self.crop = chosen.crop or self.spec.crop
+        self.crop = chosen.crop or known.crop
         if chosen.preprocess not in STYLES:
             raise TaskError(f"no preprocess {chosen.preprocess!r}; there are: {', '.join(STYLES)}")
         if self.crop not in CROPS:
             raise TaskError(f"no crop {self.crop!r}; there are: {', '.join(CROPS)}")
-        self.side = chosen.image_size or self.spec.image_size
+        self.side = chosen.image_size or known.image_size
         if self.side < 1 or chosen.neighbours < 1 or chosen.temperature <= 0:
             raise TaskError("image_size and neighbours must be 1 or more, temperature above 0")
-        self.recipe = _recipe(chosen.protocol, self.spec.recipe)
-        splits = {"train": None, "minival": None, **self.spec.tests}
+        self.recipe = _recipe(chosen.protocol, known.recipe)
         self.card = TaskCard(
-            "classification", f"{chosen.protocol}-v1", metric="top1", image_size=self.side, splits=splits,
-            sources={chosen.data: self.spec.source},
+            "classification", f"{chosen.protocol}-v1", metric="top1", image_size=self.side,
+            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Kolesnikov et al. 2020 (BiT, transfer); Caron et al. 2021 (k-NN); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.classification.readers import Labelled
-from tasks.classification.sources import DataSpec, load, missing
 from tasks.contract import Task
+from tasks.data.errors import DataError
+from tasks.data.labelled import LabelledSet
+from tasks.data.splits import Labelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
 
 class LabelledTask(Task):
-    """A task whose pictures have a class. Subclasses set `data` (its name) and `spec` before anything is asked."""
+    """A task whose pictures have a class. Subclasses set `data` before anything is asked."""
 
     skippable = True
-    data: str
-    spec: DataSpec
+    data: LabelledSet
 
     @functools.cached_property
     def _loaded(self) -> dict[str, Labelled]:
@@ -32,19 +32,18 @@ class LabelledTask(Task):
     def labelled(self, split: str) -> Labelled:
         """Names, labels and encoded pictures of a split, listed once."""
         if split not in self._loaded:
-            self._loaded[split] = load(self.root, self.data, split)
+            self._loaded[split] = self.data.load(split)
         return self._loaded[split]
 
     @functools.cached_property
     def classes(self) -> int:
         return len(self.labelled("train").classes)
 
-    def missing(self, splits: tuple[str, ...] = ()) -> list[str]:
-        reported = splits or tuple(list(self.spec.tests)[:1])
-        return missing(self.root, self.data, ("train", *reported))
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(("train", *(splits or self.data.reported[:1])))
 
-    def fingerprint(self) -> str:
-        return self.labelled("train").fingerprint()
+    def fingerprint(self, split: str = "train") -> str:
+        return self.labelled(split).fingerprint
 
     def allowed(self, split: str) -> Tensor | None:
         """bool [C] of labels that may be predicted, None for all."""

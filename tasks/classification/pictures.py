@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from tasks.classification.preprocess import evaluation_view, training_view
-from tasks.classification.readers import Labelled
 from tasks.data.decoding import decode
+from tasks.data.splits import Labelled
 
 REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
 
@@ -19,6 +19,7 @@ class Pictures:
         self.found, self.side, self.style, self.crop = found, side, style, crop
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
+        found.pictures.open()
 
     def __len__(self) -> int:
         return len(self.found)
@@ -27,7 +28,7 @@ class Pictures:
         """Decoded uint8 [3, h, w]; kept in memory as long as all is small."""
         if i in self._kept:
             return self._kept[i]
-        image = decode(self.found.read(i), self.found.names[i])
+        image = decode(self.found.read(i), self.found.pictures.where(i))
         if self._bytes + image.numel() <= REMEMBERED:
             self._kept[i] = image
             self._bytes += image.numel()

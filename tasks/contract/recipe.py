@@ -15,7 +15,7 @@ class Recipe:
     batch: int = 512
     lr: float = 0.01
     lr_groups: Mapping[str, float] = field(default_factory=dict)  # parameter-name prefix -> factor on `lr`
-    optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam
+    optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam | muon (for block matrices)
     schedule: str = "cosine"  # cosine | poly | constant
     warmup: int = 0  # steps, linear from 0
     weight_decay: float = 0.0  # torch AdamW convention: multiplied by the learning rate

@@ -82,7 +82,9 @@ class Task:
     def dataset(self, split: str) -> Dataset:
         """Map-style and stateless: `dataset[i] -> (image uint8 CHW, target)`. Decodes once, never per grid.
 
-        A training split may take `(index, epoch)` randomness through `dataset.sample(i, generator)`.
+        A training split may take `(index, epoch)` randomness through `dataset.sample(i, generator)`. Where it offers
+        `stored(i) -> (image, target)` instead, before anything random, the engine may hold all pictures on the device
+        (they must be of one size), and `augment` does the rest.
         """
         raise NotImplementedError
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.retrieval.captions import CaptionDataset, CaptionSet, caption_data, load_captions
+from tasks.data.captioned import captioned_set
+from tasks.data.errors import DataError
+from tasks.data.splits import Captioned
+from tasks.retrieval.captions import CaptionDataset
 
 if TYPE_CHECKING:
     import torch
@@ -47,19 +50,20 @@ class Retrieval(Task):
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
-        spec = caption_data(self.options.data)
+        self.data = captioned_set(self.options.data, self.root)
         if self.options.image_size <= 0 or self.options.captions_per_image < 0:
             raise TaskError("image_size must be positive and captions_per_image 0 or more")
         self.card = TaskCard(
-            "retrieval", "v1", metric="t2i_R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
-            sources={self.options.data: spec.source}, citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
+            "retrieval", "v1", metric="t2i_R@1", image_size=self.options.image_size, splits=self.data.form.sizes(),
+            sources={self.options.data: self.data.card.source},
+            citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
         )  # fmt: skip
-        self._sets: dict[str, CaptionSet] = {}
+        self._sets: dict[str, Captioned] = {}
 
-    def captions(self, split: str) -> CaptionSet:
+    def captions(self, split: str) -> Captioned:
         """Names, captions and encoded pictures of a split, read once."""
         if split not in self._sets:
-            self._sets[split] = load_captions(self.root, self.options.data, split, self.options.captions_per_image)
+            self._sets[split] = self.data.load(split, self.options.captions_per_image)
         return self._sets[split]
 
     def tokenize(self, captions: list[str]) -> Tensor:
@@ -70,20 +74,12 @@ class Retrieval(Task):
             self._tokenizer = tokenizer(self.options.text)
         return self._tokenizer(captions)
 
-    def missing(self) -> list[str]:
-        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
-            return []
-        found = []
-        for split in caption_data(self.options.data).sizes or ("train",):
-            try:
-                self.captions(split)
-            except TaskError as error:
-                found.append(str(error))
-        return found
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        wanted = ("train", *splits) if splits and self.recipe.steps else splits
+        return self.data.problems(wanted)
 
-    def fingerprint(self) -> str:
-        splits = caption_data(self.options.data).sizes or ("train",)
-        return "-".join(self.captions(s).fingerprint() for s in splits)
+    def fingerprint(self, split: str = "train") -> str:
+        return self.captions(split).fingerprint
 
     def dataset(self, split: str) -> CaptionDataset:
         tokenize = self.tokenize if split == "train" else None

@@ -14,9 +14,10 @@ import numpy as np
 
 from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
-from tasks.classification.sources import data_spec
+from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
-from tasks.upstream.presets import preset
+from tasks.data.labelled import labelled_set
+from tasks.upstream.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +33,14 @@ METRICS = ("top1", "agreement")
 class UpstreamOptions(Options):
     """What can be chosen; the rest are the preset's constants."""
 
-    preset: str = option("i1k_deit3_distill", "train", "i21k_sup, i1k_deit3_distill or i21k_distill")
+    preset: str = option("i1k_deit3_distill", "train", "i21k_sup, i1k_deit3_distill, i21k_distill, nano, nano_distill")
     data: str = option("", "train", "a set of labelled pictures; empty: the preset's")
     epochs: int = option(0, "train", "0: the preset's own 90; sets the steps, unless the recipe says them")
     teacher: str = option("", "train", "a backbone with a classifier; empty: the preset's")
     head_bias: float | None = option(None, "train", "of a new classifier; none: the preset's -10 = -log 21843")
+    minival: float | None = option(None, "train", "part of the training pictures held out; none: the set's own")
+    smallest_crop: float | None = option(None, "train", "least area of a crop, of batched presets; none: the preset's")
+    jitter: float | None = option(None, "train", "of colours, of batched presets; none: the preset's")
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
     metric: str = option("top1", "eval", "reported first: top1, or agreement with the teacher")
 
@@ -59,24 +63,39 @@ class Upstream(LabelledTask):
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         self.preset = preset(self.options.preset)
-        self.data = self.options.data or self.preset.data
-        self.spec = data_spec(self.data)
+        name = self.options.data or self.preset.data
+        self.data = labelled_set(name, self.root)
         if self.options.teacher and self.preset.loss != "kl":
-            raise TaskError(f"{self.options.preset} has no teacher; presets with one: i1k_deit3_distill, i21k_distill")
+            others = ", ".join(name for name, other in PRESETS.items() if other.loss == "kl")
+            raise TaskError(f"{self.options.preset} has no teacher; presets with one: {others}")
         self.teacher_name = self.options.teacher or self.preset.teacher
         if self.teacher_name and ":" not in self.teacher_name:  # timm and modules take seconds to import
             backbone_spec(self.teacher_name)
-        chosen = self.options = dataclasses.replace(self.options, data=self.data, teacher=self.teacher_name)
+        chosen = self.options = dataclasses.replace(self.options, data=name, teacher=self.teacher_name)
         known = METRICS if self.teacher_name else METRICS[:1]
         if chosen.metric not in known:
             raise TaskError(f"no metric {chosen.metric!r} of {chosen.preset}; there are: {', '.join(known)}")
         if chosen.epochs < 0 or chosen.image_size < 0:
             raise TaskError("epochs and image_size must be 0 or more")
-        self.side = chosen.image_size or self.spec.image_size
+        if chosen.minival is not None and not 0 <= chosen.minival < 1:
+            raise TaskError(f"minival must be at least 0 and below 1, not {chosen.minival}")
+        batched = {"smallest_crop": chosen.smallest_crop, "jitter": chosen.jitter}
+        for field, value in batched.items():
+            if value is not None and not self.preset.batched:
+                raise TaskError(f"{chosen.preset} augments one picture at a time as its authors did: no {field}")
+            if value is not None and not 0 <= value <= 1:
+                raise TaskError(f"{field} must be between 0 and 1, not {value}")
+        least, most = self.preset.area
+        self.area = (least if chosen.smallest_crop is None else chosen.smallest_crop, most)
+        self.jitter = self.preset.jitter if chosen.jitter is None else chosen.jitter
+        if chosen.minival is not None:
+            held = {"held_out": chosen.minival, "held_out_most": None}
+            self.data = dataclasses.replace(self.data, form=self.data.form.model_copy(update=held))
+        self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
             "upstream", f"{chosen.preset}-v1", metric=chosen.metric, image_size=self.side,
-            splits={"train": None, "minival": None, **self.spec.tests}, sources={self.data: self.spec.source},
+            splits=self.data.card_splits(), sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
@@ -97,20 +116,21 @@ class Upstream(LabelledTask):
     def teacher_side(self) -> int:
         return self.teacher.image_size[0] if self.teacher_name else 0
 
-    def fingerprint(self) -> str:
-        data = super().fingerprint()
+    def fingerprint(self, split: str = "train") -> str:
+        data = super().fingerprint(split)
         return data if self.teacher is None else f"{data} {self.teacher.weights_hash()}"
 
     def dataset(self, split: str) -> UpstreamPictures:
-        from tasks.upstream.pictures import UpstreamPictures
+        from tasks.upstream.pictures import StoredPictures, UpstreamPictures
 
         chosen = self.preset
-        return UpstreamPictures(self.labelled(split), self.side, self.teacher_side, chosen.squeeze, chosen.randaug)
+        kind = StoredPictures if chosen.batched else UpstreamPictures
+        return kind(self.labelled(split), self.side, self.teacher_side, chosen.squeeze, chosen.randaug)
 
     def collate(self, samples: Sequence[tuple[int, Any, Any]]) -> Batch:
         import torch
 
-        if not self.teacher_name:
+        if not isinstance(samples[0][2], Mapping):
             batch = super().collate(samples)
             return Batch(batch.ids, batch.images, {"label": batch.targets})
         pairs = super().collate([(i, image, target["teacher"]) for i, image, target in samples])
@@ -127,8 +147,8 @@ class Upstream(LabelledTask):
         outputs = teacher.head.out_features
         if self.options.metric == "top1" and outputs != self.classes:
             raise TaskError(
-                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data} has {self.classes}: top-1 is "
-                "undefined; --set options.metric=agreement reports agreement with the teacher"
+                f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data.name} has {self.classes}: "
+                "top-1 is undefined; --set options.metric=agreement reports agreement with the teacher"
             )
         model = supervised(backbone, outputs, 0.0)
         initialise_from_teacher(backbone, teacher)
@@ -136,21 +156,59 @@ class Upstream(LabelledTask):
         return UpstreamModel(model.backbone, copy.deepcopy(teacher))
 
     def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
-        """Mixup after normalisation, one share for the batch: of pictures, and of labels or the teacher's pictures."""
+        """Mixup after normalisation, one share for the batch: of pictures, and of labels or the teacher's pictures.
+
+        Batched presets cut, mirror and recolour the pictures before, for student and teacher alike.
+        """
         from torch.nn import functional as F
 
         from tasks.upstream.losses import mix, mixup_share
 
         share = mixup_share(np.random.default_rng(generator.initial_seed()), self.recipe.mixup)
-        images = model.backbone.normalise(batch.images)
+        if self.preset.batched:
+            batch = self._views(batch, generator)
+        images = self._normalised(model.backbone, batch.images)
         if self.teacher_name:
-            own, other = mix(share, images, model.teacher.normalise(batch.targets["teacher"]))
+            own, other = mix(share, images, self._normalised(model.teacher, batch.targets["teacher"]))
             return Batch(batch.ids, own, {**batch.targets, "teacher": other})
         own, labels = mix(share, images, F.one_hot(batch.targets["label"], self.classes).float())
         return Batch(batch.ids, own, {"label": labels})
 
+    def _views(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Random views float [B, 3, S, S] in 0..255 of the stored pictures, the teacher's of the same crops."""
+        import torch
+
+        from tasks.upstream.augmentation import crop_and_resize, draw_boxes, draw_factors, draw_mirrored, jitter_colours
+
+        if not isinstance(batch.images, torch.Tensor):
+            name, chosen = self.data.name, self.options.preset
+            raise TaskError(f"{name} has pictures of several sizes; preset {chosen} needs one size")
+        count, (height, width), device = len(batch), batch.images.shape[2:], batch.images.device
+
+        def there(drawn: Tensor) -> Tensor:
+            return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn
+
+        boxes = there(draw_boxes(count, height, width, self.area, generator))
+        mirrored = there(draw_mirrored(count, generator))
+        factors = there(draw_factors(count, self.jitter, generator)) if self.jitter else None
+
+        def view(side: int) -> Tensor:
+            found = crop_and_resize(batch.images, boxes, mirrored, (side, side))
+            return found if factors is None else jitter_colours(found, factors)
+
+        own, targets = view(self.side), dict(batch.targets)
+        if self.teacher_name:
+            targets["teacher"] = own if self.teacher_side == self.side else view(self.teacher_side)
+        return Batch(batch.ids, own, targets)
+
+    def _normalised(self, encoder: nn.Module, images: Tensor) -> Tensor:
+        if not images.is_floating_point():
+            return encoder.normalise(images)
+        own = getattr(encoder, "module", encoder)  # a frozen teacher
+        return (images - own._mean) / own._std  # in 0..255, which a backbone would take for normalised
+
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
-        """Sigmoid cross-entropy summed over the classes, or KL to the teacher's answers; means over the pictures."""
+        """Cross-entropy (sigmoid: summed over the classes), or KL to the teacher's answers; means over the pictures."""
         from torch.nn import functional as F
 
         from tasks.upstream.losses import kl_divergence, sigmoid_cross_entropy
@@ -161,7 +219,10 @@ class Upstream(LabelledTask):
         else:
             labels = batch.targets["label"]
             labels = F.one_hot(labels, self.classes).float() if labels.ndim == 1 else labels
-            found = sigmoid_cross_entropy(logits, labels)
+            if self.preset.loss == "softmax":
+                found = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.preset.smoothing)
+            else:
+                found = sigmoid_cross_entropy(logits, labels)
         return {"loss": found.mean(), "count": len(batch)}
 
     def prepare(self, model: nn.Module, split: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tasks.classification.pictures import Pictures
 from tasks.classification.preprocess import central_crop, evaluation_view, flip, inception_box, larger_side
 from tasks.classification.preprocess import resize_bilinear as resize
-from tasks.classification.readers import Labelled
+from tasks.data.splits import Labelled
 from tasks.upstream.randaugment import randaugment
 
 
@@ -49,3 +49,17 @@ class UpstreamPictures(Pictures):
 
     def _target(self, i: int, teacher: Tensor | None) -> int | Tensor | dict[str, int | Tensor]:
         return self.label(i) if teacher is None else {"label": self.label(i), "teacher": teacher}
+
+
+class StoredPictures(UpstreamPictures):
+    """As `UpstreamPictures` in evaluation; in training as stored, for augmentation of whole batches.
+
+    Example: `StoredPictures(task.labelled("train"), 120).stored(0)[0].shape  # [3, 64, 64]`
+    """
+
+    def stored(self, i: int) -> tuple[Tensor, int | Tensor]:
+        """`(uint8 [3, h, w], label)` before anything random."""
+        return self.picture(i), self.label(i)
+
+    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor]:
+        return self.stored(i)

@@ -9,6 +9,7 @@ import pytest
 import runner_tools  # noqa: F401  (makes the plug-in importable)
 import torch
 from accelerate import Accelerator
+from data_tools import sized
 from PIL import Image
 from tiny_backbone import tiny
 
@@ -30,10 +31,16 @@ from tasks.classification.preprocess import (
     training_view,
 )
 from tasks.classification.scoring import accuracy, neighbour_votes
-from tasks.classification.sources import DATA, load
 from tasks.contract import Batch, Recipe, TaskError, View
 from tasks.contract.meters import bootstrap
+from tasks.data.cards import known_cards
 from tasks.data.decoding import decode
+from tasks.data.errors import Missing
+from tasks.data.labelled import labelled_set
+
+
+def load(root, name: str, split: str):
+    return labelled_set(name, root).load(split)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +155,7 @@ def test_folders(folder) -> None:
     (folder / "mine/test/cat").mkdir()
     with pytest.raises(TaskError, match="'cat'"):
         load(folder, "mine/", "test")
-    with pytest.raises(TaskError, match="no folder .*val"):
+    with pytest.raises(TaskError, match="has no split 'val'; it has: test, train"):
         load(folder, "mine/", "val")
 
 
@@ -187,7 +194,8 @@ def test_pictures_that_cannot_be_decoded_are_named() -> None:
         decode(b"nonsense", "cat.jpg")
 
 
-def test_imagenet_and_the_sets_that_share_its_classes(tmp_path) -> None:
+def test_imagenet_and_the_sets_that_share_its_classes(tmp_path, monkeypatch) -> None:
+    sized(monkeypatch, "imagenet", "classes")
     wnids = [f"n{i:08d}" for i in range(12)]
 
     def put(place: str, name: str, label: int) -> None:
@@ -202,7 +210,7 @@ def test_imagenet_and_the_sets_that_share_its_classes(tmp_path) -> None:
         put(f"imagenet-a/{wnids[label]}", "a.jpg", label)
     task = build_task("classification", tmp_path, {"data": "imagenet"})
     assert task.missing(("val", "v2", "a")) == [] and len(task.missing(("real", "r", "sketch"))) == 3
-    assert all("get it from http" in m for m in task.missing(("real", "r", "sketch")))
+    assert all(m.advice.startswith("get it from http") for m in task.missing(("real", "r", "sketch")))
     # sorted as text, folders 10 and 11 would come before 2
     assert sorted(load(tmp_path, "imagenet", "v2").labels.tolist()) == list(range(12))
     v2 = load(tmp_path, "imagenet", "v2")
@@ -227,13 +235,13 @@ def test_drawn_scenes_are_a_folder_like_any_other(tmp_path) -> None:
 def test_names_of_data_and_options(tmp_path) -> None:
     for options, words in (
         ({"data": "car98"}, "cars98"), ({"protocol": "lineal"}, "finetune, linear, knn"), ({"crop": "x"}, "inception"),
-        ({"dat": 1}, "data, protocol"), ({"neighbours": 0}, "neighbours"),
+        ({"dat": 1}, "data, image_column"), ({"neighbours": 0}, "neighbours"),
     ):  # fmt: skip
         with pytest.raises(TaskError, match=words):
             build_task("classification", tmp_path, options)
-    for name in sorted(set(DATA) - {"scenes"}):
+    for name in [n for n, card in known_cards().items() if card.classes and not card.drawn]:
         missing = build_task("classification", tmp_path, {"data": name}).missing()
-        assert missing and all("get it from" in m for m in missing), name
+        assert missing and all(type(m) is Missing and "http" in m.advice for m in missing), name
 
 
 # --- protocols

@@ -23,8 +23,9 @@ from benchmarks.engine.suite import load_suite
 from benchmarks.engine.training.optimizers import build_optimizer, clip_gradients, set_learning_rate
 from tasks import build_task
 from tasks.classification.preprocess import resize_bilinear
-from tasks.classification.readers import Labelled
 from tasks.contract import TaskError
+from tasks.data.readers.official import Arrays
+from tasks.data.splits import Labelled
 from tasks.upstream.losses import kl_divergence, mix, mixup_share, sigmoid_cross_entropy
 from tasks.upstream.models import initialise_from_teacher, supervised
 from tasks.upstream.pictures import UpstreamPictures
@@ -177,7 +178,8 @@ def picture() -> torch.Tensor:
 
 def pictures_of(picture: torch.Tensor, **options) -> UpstreamPictures:
     array = picture.permute(1, 2, 0).numpy()
-    return UpstreamPictures(Labelled(["a"], np.zeros(1, np.int64), lambda i: array, ("one",)), 56, **options)
+    one = Labelled(["a"], Arrays(array[None], ("a",)), labels=np.zeros(1, np.int64), classes=("one",))
+    return UpstreamPictures(one, 56, **options)
 
 
 def test_teacher_sees_the_same_crop_at_its_own_size(picture) -> None:

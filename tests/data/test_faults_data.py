@@ -35,7 +35,7 @@ def test_a_truncated_picture_of_the_test_split_fails_its_cell_alone(tmp_path) ->
     failed = [r for r in rows if r["status"] == "failed"]
     torn = tmp_path / "bad" / "test" / "dog" / "1.jpg"
     assert len(failed) == 1 and failed[0]["error"].startswith(f"Wrong: {torn}: cannot be decoded: ")
-    assert len(ok(rows)) == 2 and all(r["images"] == 8 and "skipped" not in r for r in ok(rows))
+    assert len(ok(rows)) == 2 and all(r["images"] == 8 and not r["skipped"] for r in ok(rows))
 
 
 def test_skipped_pictures_are_counted_and_never_taken_for_whole_results(tmp_path) -> None:
@@ -59,7 +59,7 @@ def test_skipped_pictures_are_counted_and_never_taken_for_whole_results(tmp_path
     assert strict.status == 1 and rows[-1]["status"] == "failed" and "cannot be decoded" in rows[-1]["error"]
     class_folders(tmp_path / "bad")
     mended, rows = run_cells(tmp_path, cell("bad"))
-    assert mended.status == 0 and len(rows) == 5 and all("skipped" not in r and r["images"] == 8 for r in rows[3:])
+    assert mended.status == 0 and len(rows) == 5 and all(not r["skipped"] and r["images"] == 8 for r in rows[3:])
 
 
 def test_scores_that_need_every_picture_are_never_made_of_fewer(tmp_path) -> None:
@@ -94,7 +94,7 @@ def test_unreadable_parquet_is_named(tmp_path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "train_00.parquet").write_bytes(b"PAR1 and then nothing")
     summary, rows = run_cells(tmp_path, cell("bad"), cell("good"))
-    assert "train_00.parquet cannot be read as parquet" in summary.blocked[0][1] and "\n" not in summary.blocked[0][1]
+    assert "train_00.parquet: cannot be read as parquet" in summary.blocked[0][1] and "\n" not in summary.blocked[0][1]
     assert summary.status == 1 and len(ok(rows)) == 2
     for task, name, place in (
         ("retrieval", "flickr8k", "retrieval/flickr8k_train_00.parquet"),
@@ -103,7 +103,7 @@ def test_unreadable_parquet_is_named(tmp_path) -> None:
         path = tmp_path / place
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"no parquet at all")
-        assert f"{path} cannot be read as parquet" in build_task(task, tmp_path, {"data": name}).missing()[0]
+        assert f"{path}: cannot be read as parquet" in str(build_task(task, tmp_path, {"data": name}).missing()[0])
 
 
 @pytest.mark.parametrize("content", [b'{"images": [', b"\xff\xfe\x00", b"[]"], ids=["torn", "no text", "a list"])
@@ -122,19 +122,20 @@ def test_wrong_json_of_boxes_is_a_recorded_failure(tmp_path, content: bytes) -> 
 @pytest.mark.parametrize("content", [b'{"images": [', b"[]", b'{"images": [{"filename": "a.jpg"}]}'])
 def test_wrong_json_of_captions_is_named(tmp_path, content: bytes) -> None:
     (tmp_path / "captions.json").write_bytes(content)
-    (text,) = build_task("retrieval", tmp_path, {"data": "captions.json"}).missing()
+    (error,) = build_task("retrieval", tmp_path, {"data": "captions.json"}).missing()
+    text = str(error)
     assert "captions.json" in text and "\n" not in text
 
 
 def test_torn_pictures_of_torchvision_s_sets_are_named(tmp_path) -> None:
-    from tasks.classification.readers import read_torchvision
+    from tasks.data.readers.official import read_torchvision
 
     root = official_forms.cars(tmp_path)
-    found = read_torchvision("cars", tmp_path, "train")
-    assert found.read(0).size == (40, 30)
+    cars = read_torchvision("cars", tmp_path, "stanford_cars", "train")
+    assert read_picture(cars.read(0)).size == (40, 30)
     cut(root / "cars_train" / "00001.jpg")
-    with pytest.raises(TaskError, match="cars train/0 cannot be decoded"):
-        found.read(0)
+    with pytest.raises(TaskError, match=r"cars_train/00001\.jpg: cannot be decoded"):
+        read_picture(cars.read(0), cars.pictures.where(0))
 
 
 def bomb(width: int, height: int) -> bytes:

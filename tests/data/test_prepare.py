@@ -1,6 +1,5 @@
 """Packs built from tiny files in the official forms, read back by the tasks' own readers."""
 
-import dataclasses
 import io
 import json
 import tarfile
@@ -9,17 +8,13 @@ import numpy as np
 import official_forms
 import pyarrow.parquet as pq
 import pytest
+from data_tools import sized
 from PIL import Image
 
 from benchmarks.prepare import PACKS, prepare
 from tasks import build_task
 from tasks.contract import TaskError
-
-
-def sized(monkeypatch, module: str, name: str, **changes) -> None:
-    """The readers insist on the packs' sizes: make them insist on those of a tiny one."""
-    data = __import__(module, fromlist=["DATA"]).DATA
-    monkeypatch.setitem(data, name, dataclasses.replace(data[name], **changes))
+from tasks.data.captioned import captioned_set
 
 
 def silent(text: str) -> None:
@@ -52,7 +47,7 @@ def test_tiny_imagenet(tmp_path) -> None:
 def test_cars(tmp_path, monkeypatch) -> None:
     source = official_forms.cars(tmp_path)
     prepare("cars98", [source], tmp_path / "data", {"test": 2, "train": 3}, silent)
-    sized(monkeypatch, "tasks.classification.sources", "cars98", tests={"test": 6})
+    sized(monkeypatch, "cars98", "classes", train=9, test=6)
     task = build_task("classification", tmp_path / "data", {"data": "cars98"})
     assert task.missing(("test",)) == [] and task.classes == 3
     train, test = task.labelled("train"), task.labelled("test")
@@ -64,14 +59,13 @@ def test_cars(tmp_path, monkeypatch) -> None:
     sizes = {Image.open(io.BytesIO(test.read(i))).size for i in range(6)}
     assert sizes <= {(192, 128), (40, 30)} and task.dataset("test")[0][0].shape == (3, 120, 120)
     other = build_task("image_retrieval", tmp_path / "data", {"data": "cars98"})
-    sized(monkeypatch, "tasks.retrieval.images.labelled", "cars98", sizes={"train": 9, "test": 6})
     assert other.missing() == [] and len(other.dataset("test")) == 6
 
 
 def test_imagewoof(tmp_path, monkeypatch) -> None:
     source = official_forms.tarred(official_forms.imagewoof(tmp_path), tmp_path / "imagewoof2.tgz")
     prepare("imagewoof9", [source], tmp_path / "data", {"train": 2, "test": 1}, silent)
-    sized(monkeypatch, "tasks.classification.sources", "imagewoof9", tests={"test": 9})
+    sized(monkeypatch, "imagewoof9", "classes", counts=True, test=9)
     task = build_task("classification", tmp_path / "data", {"data": "imagewoof9"})
     assert task.missing(("test",)) == [] and task.classes == 9
     assert sorted(task.labelled("test").labels.tolist()) == list(range(9))
@@ -109,12 +103,10 @@ def test_flickr8k(tmp_path, monkeypatch) -> None:
     sizes = {"train": 5, "val": 2, "test": 3}
     source = official_forms.flickr8k(tmp_path, {"train": 7, "val": 3, "test": 3})
     prepare("flickr8k", [source], tmp_path / "data", sizes, silent)
-    sized(monkeypatch, "tasks.retrieval.captions", "flickr8k", sizes=sizes)
+    sized(monkeypatch, "flickr8k", "captions", **sizes)
     task = build_task("retrieval", tmp_path / "data", {"data": "flickr8k"})
     assert task.missing() == [] and task.fingerprint()
-    from tasks.retrieval.captions import load_captions
-
-    found = load_captions(tmp_path / "data", "flickr8k", "test")
+    found = captioned_set("flickr8k", tmp_path / "data").load("test")
     assert found.names == ["0_test.jpg", "1_test.jpg", "2_test.jpg"]
     assert found.captions[1][4] == "A test picture , number 1 , said 4 times ."
     assert Image.open(io.BytesIO(found.read(0))).size == (160, 160)
@@ -123,8 +115,6 @@ def test_flickr8k(tmp_path, monkeypatch) -> None:
 
 
 def test_coco(tmp_path, monkeypatch) -> None:
-    from tasks.retrieval.captions import load_captions
-
     source = official_forms.coco(tmp_path)
     archives = [
         official_forms.zipped(source / "val2017", tmp_path / "val2017.zip"),
@@ -146,8 +136,8 @@ def test_coco(tmp_path, monkeypatch) -> None:
             crowd = {3} if image["id"] == 7 else set()
             assert image["not_exhaustive_category_ids"] == sorted(crowd)
             assert set(image["neg_category_ids"]) == {1, 2, 3, 90} - own - crowd
-    sized(monkeypatch, "tasks.retrieval.captions", "coco_val2017_subset", sizes={"train": 5, "test": 3})
-    found = load_captions(tmp_path / "data", "coco_val2017_subset", "test")
+    sized(monkeypatch, "coco_val2017_subset", "captions", train=5, test=3)
+    found = captioned_set("coco_val2017_subset", tmp_path / "data").load("test")
     assert len(found) == 3 and all(len(c) == 5 for c in found.captions) and found.captions[0][0][-1] == "0"
     assert sorted(found.names) == [i["file_name"] for i in task.found.labels("val")["images"]]
 

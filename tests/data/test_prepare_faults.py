@@ -138,7 +138,7 @@ def test_wrong_files_are_named(tmp_path) -> None:
     official_forms.picture(mask, (500, 375))
     refused("2007_000000.png has mode RGB", "voc21", voc, train=4, val=3)
     mask.write_bytes(mask.read_bytes()[:90])
-    refused("2007_000000.png cannot be decoded", "voc21", voc, train=4, val=3)
+    refused("2007_000000.png: cannot be decoded", "voc21", voc, train=4, val=3)
     mask.unlink()
     refused("no picture .*2007_000000.png", "voc21", voc, train=4, val=3)
     coco = official_forms.coco(tmp_path)

@@ -65,7 +65,7 @@ def test_helpers_run_on_their_own_gpus(monkeypatch, tmp_path, capsys) -> None:
     started: list[dict] = []
 
     class Started:
-        def __init__(self, command, stdin, env):
+        def __init__(self, command, stdin, env, process_group):
             started.append({"command": command, **env})
 
         def wait(self) -> int:

@@ -86,13 +86,13 @@ def test_what_is_wrong_is_named(tmp_path):
         sweep(task, task.model(ColourBackbone()), [1])
     with pytest.raises(TaskError, match="the split is empty"):
         task.meter("test").rows()
-    with pytest.raises(TaskError, match="no labelled data 'cars'; nearest: cars98"):
-        build_task("image_retrieval", root=root, options={"data": "cars"})
+    with pytest.raises(TaskError, match="data 'car98': is no data set with classes that is known; nearest: cars98"):
+        build_task("image_retrieval", root=root, options={"data": "car98"})
     with pytest.raises(TaskError, match="no pooling 'max'; there are: pooled, mean"):
         build_task("image_retrieval", root=root, options={"pooling": "max"}).model(ColourBackbone())
-    assert "no classification/cars98_test" in build_task("image_retrieval", root=root).missing()[0]
+    assert "no classification/cars98_test" in str(build_task("image_retrieval", root=root).missing()[0])
     (tmp_path / "nothing" / "class").mkdir(parents=True)
-    assert "is empty" in build_task("image_retrieval", root=root, options={"data": "nothing/"}).missing()[0]
+    assert "has no pictures" in str(build_task("image_retrieval", root=root, options={"data": "nothing/"}).missing()[0])
 
 
 @pytest.mark.skipif(not REAL, reason="FLEXIVIT_DATA is not set")

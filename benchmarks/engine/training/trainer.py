@@ -17,6 +17,7 @@ from torch import nn
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
+from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import may_skip
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.plan import changed
@@ -47,6 +48,7 @@ class Trainer:
     def __init__(self, store: Store, accelerator: Accelerator, options: Any, say: Callable[[str], None]):
         self.store, self.accelerator, self.options, self.say = store, accelerator, options, say
         self.folder = store.folder / "checkpoints"
+        self.residents = Residents(options.resident_gib, say)
         self._hashes: dict[str, str] = {}
         self._batch = 1
 
@@ -115,7 +117,7 @@ class Trainer:
                 task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
                 every_seconds=self.options.every_seconds, workers=self.options.workers,
                 progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
-                skip=may_skip(task, self.options.skip_broken),
+                skip=may_skip(task, self.options.skip_broken), residents=self.residents,
             )  # fmt: skip
             notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
             if self.accelerator.is_main_process:

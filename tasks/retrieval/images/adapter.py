@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.retrieval.images.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
+from tasks.data.errors import DataError
+from tasks.data.labelled import labelled_set
+from tasks.data.splits import Labelled
+from tasks.retrieval.images.labelled import LabelledDataset
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from tasks.retrieval.images.meter import ImageMeter
+
+CUTOFFS = (1, 2, 4, 8)
 
 
 class ImageRetrieval(Task):
@@ -38,30 +43,25 @@ class ImageRetrieval(Task):
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
-        spec = labelled_data(self.options.data)
+        self.data = labelled_set(self.options.data, self.root, bare=True)
         self.card = TaskCard(
-            "image_retrieval", "v1", metric="R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
-            sources={self.options.data: spec.source}, citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
+            "image_retrieval", "v1", metric="R@1", image_size=self.options.image_size, splits=self.data.form.sizes(),
+            sources={self.options.data: self.data.card.source},
+            citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
         )  # fmt: skip
-        self._sets: dict[str, LabelledSet] = {}
+        self._sets: dict[str, Labelled] = {}
 
-    def labelled(self, split: str) -> LabelledSet:
+    def labelled(self, split: str) -> Labelled:
         """Names, labels and encoded pictures of a split, read once."""
         if split not in self._sets:
-            self._sets[split] = load_labelled(self.root, self.options.data, split)
+            self._sets[split] = self.data.whole(split)
         return self._sets[split]
 
-    def missing(self) -> list[str]:
-        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
-            return []
-        try:
-            self.labelled("test")
-        except TaskError as error:
-            return [str(error)]
-        return []
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(splits or self.data.reported[:1])
 
-    def fingerprint(self) -> str:
-        return self.labelled("test").fingerprint()
+    def fingerprint(self, split: str = "test") -> str:
+        return self.labelled(split).fingerprint
 
     def dataset(self, split: str) -> LabelledDataset:
         return LabelledDataset(self.labelled(split), self.options.image_size)
@@ -86,8 +86,7 @@ class ImageRetrieval(Task):
     def meter(self, split: str) -> ImageMeter:
         from tasks.retrieval.images.meter import ImageMeter
 
-        spec = labelled_data(self.options.data)
-        return ImageMeter(spec.cutoffs, self.options.index, self.options.cross_grid)
+        return ImageMeter(CUTOFFS, self.options.index, self.options.cross_grid)
 
     def pictures(
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str

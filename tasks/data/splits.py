@@ -1,0 +1,146 @@
+"""One split of a data set: names, encoded pictures, and what its labels are; its identity is its content."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Pictures(Protocol):
+    """Encoded pictures of a split, wherever they lie. Implementations pickle, so that processes can be spawned."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int) -> bytes | np.ndarray:
+        """Encoded bytes, or uint8 [h, w, 3] of sets that store pixels.
+
+        Raises: DataError naming the picture that is missing or cannot be read.
+        """
+        ...
+
+    def where(self, i: int) -> str:
+        """What picture i is called in an error: its path, or its file and place there."""
+        ...
+
+    def files(self) -> Sequence[str]:
+        """The files that hold them: one for each picture, in order, where they are `single`, else the containers."""
+        ...
+
+    @property
+    def single(self) -> bool:
+        """Is each picture a file of its own?"""
+        ...
+
+    def open(self) -> None:
+        """Load what processes that are forked afterwards shall share."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """`pictures.read(i)` is called `names[i]`. Subclasses add labels, and list them in `labels_hashed`.
+
+    `notes`: what was passed over or dropped in reading, for a person to read.
+    """
+
+    names: Sequence[str]
+    pictures: Pictures
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def hashed(self) -> Iterable[Any]:
+        """What beside names and pictures makes the split what it is: arrays, texts, lists."""
+        return ()
+
+    def more_pictures(self) -> Sequence[Pictures]:
+        """Label maps and other pictures that belong to the split."""
+        return ()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """`content:` and a hash of names, labels and bytes; `sampled:` where pictures are more than 2 GiB."""
+        from tasks.data.fingerprints import fingerprint
+
+        return fingerprint(self)
+
+
+@dataclass(frozen=True)
+class Labelled(Split):
+    """Pictures with classes. `labels` int64 [N], or [N, L] of right answers, -1 where there are fewer.
+
+    `classes`: names by label. `allowed`: labels that a prediction may take, None for all.
+    """
+
+    labels: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    classes: tuple[str, ...] = ()
+    allowed: tuple[int, ...] | None = None
+
+    def hashed(self) -> Iterable[Any]:
+        return (self.labels, list(self.classes), list(self.allowed or ()))
+
+    def subset(self, index: np.ndarray) -> Labelled:
+        """The pictures at `index`, in that order."""
+        return Labelled(
+            [self.names[i] for i in index], Chosen(self.pictures, index), self.labels[index], self.classes,
+            self.allowed, notes=self.notes,
+        )  # fmt: skip
+
+    def read(self, i: int) -> bytes | np.ndarray:
+        """Picture i, encoded or as pixels."""
+        return self.pictures.read(i)
+
+
+@dataclass(frozen=True)
+class Captioned(Split):
+    """Pictures with sentences: image i has `captions[i]`, one or more."""
+
+    captions: Sequence[Sequence[str]] = ()
+
+    def hashed(self) -> Iterable[Any]:
+        return ([list(own) for own in self.captions],)
+
+    def subset(self, index: Sequence[int]) -> Captioned:
+        """The pictures at `index`, in that order."""
+        chosen = np.asarray(index, np.int64)
+        return Captioned(
+            [self.names[i] for i in index], Chosen(self.pictures, chosen), [self.captions[i] for i in index],
+            notes=self.notes,
+        )  # fmt: skip
+
+    def read(self, i: int) -> bytes | np.ndarray:
+        """Picture i, encoded or as pixels."""
+        return self.pictures.read(i)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some pictures of others, in the order of `index`."""
+
+    whole: Pictures
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, i: int) -> bytes | np.ndarray:
+        return self.whole.read(int(self.index[i]))
+
+    def where(self, i: int) -> str:
+        return self.whole.where(int(self.index[i]))
+
+    def files(self) -> Sequence[str]:
+        files = self.whole.files()
+        return [files[i] for i in self.index] if self.single else files
+
+    @property
+    def single(self) -> bool:
+        return self.whole.single
+
+    def open(self) -> None:
+        self.whole.open()
