@@ -20,8 +20,8 @@ from tasks.contract import (
     option,
     without_gradients,
 )
-from tasks.data.captioned import captioned_set
 from tasks.data.errors import DataError
+from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
 from tasks.retrieval.captions import CaptionDataset
 

@@ -16,7 +16,7 @@ from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
-from tasks.data.labelled import labelled_set
+from tasks.data.sets.labelled import labelled_set
 from tasks.upstream.presets import PRESETS, preset
 
 if TYPE_CHECKING:
