@@ -40,35 +40,6 @@ class Planned:
         }  # fmt: skip
 
 
-def cell_task(cell: Cell, data_root: str | Path) -> Task:
-    """The cell's task with the cell's recipe.
-
-    Raises: TaskError for a recipe value of the wrong kind.
-    """
-    task = build_task(cell.task, data_root, dict(cell.options), cell.seed)
-    task.recipe = changed(task.recipe, cell.recipe)
-    return task
-
-
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some values replaced. A value that is set by hand is no longer searched.
-
-    A warm-up that no longer fits a new number of steps keeps its share of them.
-
-    Raises: TaskError for a name that no recipe has, or a value of another kind.
-    """
-    changes = dict(changes)
-    new = recipe.replaced(changes)
-    if "steps" in changes and "warmup" not in changes and 2 * recipe.warmup > new.steps > 0:
-        changes["warmup"] = recipe.warmup * new.steps // max(recipe.steps, new.steps, 2 * recipe.warmup)
-    if "candidates" not in changes:
-        tried = {name for candidate in recipe.candidates for name in candidate}
-        if tried & set(changes):
-            left = [{k: v for k, v in c.items() if k not in changes} for c in recipe.candidates]
-            changes["candidates"] = tuple(c for i, c in enumerate(left) if c and c not in left[:i])
-    return recipe.replaced(changes)
-
-
 def grid_text(view: View) -> str:
     """`8x8`, with the resize method and options where they are not the usual."""
     text = f"{view.grid[0]}x{view.grid[1]}"
