@@ -31,6 +31,13 @@ slurm: setup
 lint: setup
 	$(BIN)/ruff check .
 
+# Where there is a GPU: tests, speeds beside timm, ten grids in one pass, the nano trainings; 25 minutes at most.
+# make gpu OUT=results/runs/gpu DATA=path/to/data
+.PHONY: gpu
+OUT ?= results/runs/gpu
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.speed.gpu --out "$(OUT)" $(if $(DATA),--data "$(DATA)") --seconds 1440
+
 models: setup
 	$(BIN)/python run_all.py ls backbones
 

@@ -20,6 +20,7 @@ import typer
 from benchmarks.cli.bench import bench
 from benchmarks.cli.errors import run_verb
 from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.report import AsJson, compare, report
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
 from benchmarks.cli.use import use
@@ -30,6 +31,8 @@ app.add_typer(score, name="score")
 app.add_typer(use, name="use")
 app.command()(run)
 app.command()(bench)
+app.command()(report)
+app.command()(compare)
 check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
 
@@ -40,7 +43,6 @@ class Listing(StrEnum):
     suites = "suites"
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
 
 def _version(asked: bool) -> None:
@@ -149,34 +151,6 @@ def plan(
     kinds = {c.rate for c in cells if c.rate}
     how = "; an assumed speed, nothing was measured there (bench --rates)" if "assumed" in kinds else ""
     print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}{how}")
-
-
-@app.command()
-def report(
-    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    within: Annotated[float, typer.Option(min=0, help="Points that a cheaper choice may lose.")] = 1.0,
-    latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Also README, plots and CSV to be kept, there.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """The page, tables and plots of a run, in OUT/report.  Example: run_all.py report results/runs/mini --within 0.5"""
-    from benchmarks.report.build import latency_lines, write_measured, write_report
-    from benchmarks.report.tables import markdown, newest
-    from benchmarks.store import Store
-
-    store = Store(out)
-    if not (rows := store.rows()):
-        raise ValueError(f"no rows in {out / 'rows.jsonl'}; run a suite with --out {out} first")
-    if as_json:
-        print(json.dumps(newest(rows), indent=1))
-        return
-    if latency is not None:
-        print("\n".join(latency_lines(rows, latency)))
-        return
-    if to is not None:
-        write_measured(store, to, within / 100)
-    folder = write_report(store, within / 100)
-    print(markdown(rows) + f"\nwritten to {folder}: page.html, tables.md, tables.tex, rows.csv, plots")
 
 
 @app.command()

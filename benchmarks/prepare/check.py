@@ -129,7 +129,7 @@ def _classification(found: Checked, task: Any) -> None:
 
 
 def _segmentation(found: Checked, task: Any) -> None:
-    for split in task.found.splits():
+    for split in task.data.splits:
         found.splits[split] = len(task.dataset(split))
     found.classes = len(task.classes)
     found.first, found.last = task.classes[0], task.classes[-1]

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.report.compare import Point
+from benchmarks.report.answers.points import Point
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 

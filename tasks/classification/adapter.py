@@ -14,7 +14,7 @@ import numpy as np
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, View, option, without_gradients
-from tasks.data.labelled import labelled_set
+from tasks.data.sets.labelled import labelled_set
 
 if TYPE_CHECKING:
     import torch

@@ -56,6 +56,11 @@ def array_names(path: str | Path) -> list[str]:
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
     with _opened(path) as file:
+        start = file.read(4)
+        file.seek(max(0, path.stat().st_size - 22))
+        # zipfile itself passes over anything before and after
+        if start != b"PK\3\4" or not file.read(4) == b"PK\5\6":
+            raise Wrong("is no .npz file, or torn, or holds something before or after its arrays", path=path)
         try:
             archive = zipfile.ZipFile(file)
         except MemoryError:

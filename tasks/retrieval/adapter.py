@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.data.captioned import captioned_set
 from tasks.data.errors import DataError
+from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
 from tasks.retrieval.captions import CaptionDataset
 

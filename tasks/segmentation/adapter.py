@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
+from tasks.data.errors import DataError
+from tasks.data.sets.masked import masked_set
+from tasks.data.splits import Masked
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,8 @@ class SegmentationOptions(Options):
     """What can be chosen. `crop` is also the window of evaluation, and `grid = crop / patch`."""
 
     data: str = option("ade20k", "train", "a known set, or a folder of images/ and annotations/ under the data root")
+    image_suffix: str = option("", "train", "how names of pictures end before the type of file, where masks' do not")
+    mask_suffix: str = option("", "train", "how names of masks end before the type of file, such as _mask")
     head: str = option("linear", "train", "linear, segmenter or upernet")
     crop: int = option(0, "train", "pixels; 0: 480, 240 for the small packs, 120 for scenes")
     num_classes: int = option(0, "train", "for a folder without meta.json")
@@ -63,13 +67,14 @@ class Segmentation(Task):
         if self.crop < 1:
             raise TaskError(f"crop {self.crop} is not a number of pixels")
         self._check_looks(chosen.stage("eval"))
-        known = KNOWN.get(chosen.data)
-        # CamVid's published numbers are on test; ADE20k, Cityscapes and VOC keep the labels of theirs
-        tests = ("test",) if chosen.data in ("camvid", "camvid11") else ()
+        self._loaded: dict[str, Masked] = {}
+        self.data = masked_set(
+            chosen.data, self.root, image_suffix=chosen.image_suffix, mask_suffix=chosen.mask_suffix,
+            count=chosen.num_classes, ignore=chosen.ignore_index, reduce_zero=chosen.reduce_zero_label,
+        )  # fmt: skip
         self.card = TaskCard(
             "segmentation", "v1", metric="mIoU", image_size=self.crop,
-            splits={"train": None, "minival": None, "val": None} | dict.fromkeys(tests),
-            sources={chosen.data: known.source} if known else {},
+            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
         # Segmenter's config.yml: SGD without decay, polynomial schedule, 64 epochs of ADE20k or 216 of Cityscapes.
@@ -97,40 +102,27 @@ class Segmentation(Task):
         return stride, looks["short_side"], scales, bool(looks["flip"])
 
     @functools.cached_property
-    def found(self) -> SegmentationSet:
-        chosen = self.options
-        return find_set(chosen.data, self.root, chosen.num_classes, chosen.ignore_index, chosen.reduce_zero_label)
-
-    @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; those of a known set come from mmseg's dataset class."""
-        if self.found.spec.classes:
-            return self.found.spec.classes
-        from tasks.segmentation import mmcv_lite
+        """Names of the classes."""
+        return self.data.meaning.names
 
-        mmcv_lite.install()
-        from mmseg.datasets import transforms  # noqa: F401  (fills the registry)
-        from mmseg.registry import DATASETS
+    def masked(self, split: str) -> Masked:
+        """Names, encoded pictures and masks of a split, listed once."""
+        if split not in self._loaded:
+            self._loaded[split] = self.data.load(split)
+        return self._loaded[split]
 
-        return tuple(DATASETS.get(self.found.spec.mmseg_type).METAINFO["classes"])
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        reported = splits or tuple(s for s in self.card.splits if s not in ("train", "minival"))
+        return self.data.problems((*(("train",) if "train" in self.card.splits else ()), *reported))
 
-    def missing(self) -> list[str]:
-        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
-            return []
-        try:
-            splits = self.found.splits()
-        except TaskError as error:
-            return [str(error)]
-        wanted = ("val",) if "format_sample" in self.options.data else ("train", "val")
-        return [f"{self.found.root} has no split {split!r}" for split in wanted if split not in splits]
-
-    def fingerprint(self) -> str:
-        return self.found.fingerprint()
+    def fingerprint(self, split: str = "train") -> str:
+        return self.masked(split).fingerprint
 
     def dataset(self, split: str) -> Any:
         from tasks.segmentation.pipelines import SegmentationData
 
-        return SegmentationData(self.found, split, self.crop)
+        return SegmentationData(self.masked(split), self.crop, train=split == "train")
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
         """Crops are stacked; pictures and labels of evaluation stay lists, also where sizes happen to agree."""
@@ -152,7 +144,7 @@ class Segmentation(Task):
         """Mean cross-entropy over labelled pixels; `count` is their number. Images are crops."""
         import torch
 
-        from tasks.segmentation.scoring.confusion import IGNORE
+        from tasks.data.readers.label_maps import IGNORE
 
         labels = batch.targets["label"]
         pixels = model.backbone.normalise(batch.images)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import Grid, TaskError
-from tasks.segmentation.scoring.confusion import IGNORE
+from tasks.data.readers.label_maps import IGNORE
 
 
 def _common(width: int, num_classes: int) -> dict[str, Any]:

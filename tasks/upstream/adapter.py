@@ -16,7 +16,7 @@ from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
-from tasks.data.labelled import labelled_set
+from tasks.data.sets.labelled import labelled_set
 from tasks.upstream.presets import PRESETS, preset
 
 if TYPE_CHECKING:
@@ -181,7 +181,8 @@ class Upstream(LabelledTask):
         from tasks.upstream.augmentation import crop_and_resize, draw_boxes, draw_factors, draw_mirrored, jitter_colours
 
         if not isinstance(batch.images, torch.Tensor):
-            raise TaskError(f"{self.data.name} has pictures of several sizes; preset {self.options.preset} needs one size")
+            name, chosen = self.data.name, self.options.preset
+            raise TaskError(f"{name} has pictures of several sizes; preset {chosen} needs one size")
         count, (height, width), device = len(batch), batch.images.shape[2:], batch.images.device
 
         def there(drawn: Tensor) -> Tensor:

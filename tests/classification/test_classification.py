@@ -36,7 +36,7 @@ from tasks.contract.meters import bootstrap
 from tasks.data.cards import known_cards
 from tasks.data.decoding import decode
 from tasks.data.errors import Missing
-from tasks.data.labelled import labelled_set
+from tasks.data.sets.labelled import labelled_set
 
 
 def load(root, name: str, split: str):

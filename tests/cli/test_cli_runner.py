@@ -11,10 +11,13 @@ from front_door import call
 from runner_tools import run_toy, write_suite
 
 import run_all
+from benchmarks.store import Store
 
 
 @pytest.mark.parametrize(
-    "verb", [["run"], ["plan"], ["ls"], ["report"], ["bench"], ["check", "data"], ["check", "task"]], ids="-".join
+    "verb",
+    [["run"], ["plan"], ["ls"], ["report"], ["compare"], ["bench"], ["check", "data"], ["check", "task"]],
+    ids="-".join,
 )
 def test_each_verb_explains_itself_by_an_example(monkeypatch, capsys, verb: list[str]) -> None:
     code, out, _ = call(monkeypatch, capsys, *verb, "--help")
@@ -74,12 +77,15 @@ def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path) -> None:
 
 
 def test_holes_stay_holes_in_tables(tmp_path) -> None:
-    from benchmarks.report.tables import as_csv, markdown
+    from benchmarks.report.build import read_report
+    from benchmarks.report.tables import as_csv
 
     _, rows = run_toy(tmp_path, seeds=[0, 1])
     rows = [r for r in rows if not (r["seed"] == 0 and r["eval_grid"] == 6)]
     rows[0] = rows[0].changed(metrics={"top1": None})
-    lines = [line for line in markdown(rows).splitlines() if line.startswith("| tiny")]
+    holes = Store(tmp_path / "holes")
+    holes.append(rows)
+    lines = [line for line in read_report([holes]).markdown().splitlines() if line.startswith("| tiny")]
     assert len(lines) == 1 and lines[0].split("|")[3].strip() == "-" and "\u00b1" in lines[0].split("|")[4]
     assert "\u00b1" not in lines[0].split("|")[5] and len(as_csv(rows).splitlines()) == 1 + len(rows)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.prepare import PACKS, prepare
 from tasks import build_task
 from tasks.contract import TaskError
-from tasks.data.captioned import captioned_set
+from tasks.data.sets.captioned import captioned_set
 
 
 def silent(text: str) -> None:
@@ -73,9 +73,10 @@ def test_imagewoof(tmp_path, monkeypatch) -> None:
     assert Image.open(io.BytesIO(task.labelled("train").read(0))).size == (128, 128)
 
 
-def test_voc(tmp_path) -> None:
+def test_voc(tmp_path, monkeypatch) -> None:
     source = official_forms.voc(tmp_path)
     prepare("voc2012", [source], tmp_path / "data", {"train": 3, "val": 2}, silent)
+    sized(monkeypatch, "voc21", "masks", train=3, val=2)
     task = build_task("segmentation", tmp_path / "data", {"data": "voc21"})
     assert task.missing() == [] and len(task.classes) == 21
     val = task.dataset("val")
@@ -87,10 +88,11 @@ def test_voc(tmp_path) -> None:
         assert Image.open(tar.extractfile(mask)).mode == "P"  # the palette is kept
 
 
-def test_camvid(tmp_path) -> None:
+def test_camvid(tmp_path, monkeypatch) -> None:
     sizes = {"train": 3, "val": 1, "test": 2}
     source = official_forms.camvid(tmp_path, sizes)
     prepare("camvid", [source.parent], tmp_path / "data", sizes, silent)
+    sized(monkeypatch, "camvid11", "masks", **sizes)
     task = build_task("segmentation", tmp_path / "data", {"data": "camvid11"})
     assert task.missing() == [] and [len(task.dataset(s)) for s in ("train", "minival", "val", "test")] == [2, 1, 1, 2]
     image, target = task.dataset("test")[1]

@@ -6,8 +6,10 @@ import os
 import pytest
 import runner_tools  # noqa: F401  (makes the plug-in importable)
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from data_tools import small_pictures
 from flexivit_toy import Toy
 from tiny_backbone import tiny
 from torch.utils.data import DataLoader
@@ -17,12 +19,15 @@ from backbones.grids import NANO_GRIDS, GridSchedule, parse_schedule
 from backbones.patches import by_convolution, by_product
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Resident
+from benchmarks.engine.runner import Runner, RunOptions
+from benchmarks.engine.suite import load_suite
 from benchmarks.engine.sweep import sweep
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.loop import Diverged, finetune
 from benchmarks.engine.training.muon import MuonAdamW
 from benchmarks.engine.training.optimizers import Averaged, build_optimizer, clip_gradients
 from benchmarks.speed.throughput import kernels
+from benchmarks.store import Store
 from tasks.contract import Batch, Recipe
 from tasks.upstream.augmentation import crop_and_resize, draw_boxes, draw_factors, draw_mirrored, jitter_colours
 
@@ -169,6 +174,32 @@ def test_attention_is_fused(nano, device) -> None:
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         ran = kernels(lambda: there(images, 8), device, most=30).lower()
     assert any(name in ran for name in ("flash", "cudnn", "fmha")), ran
+
+
+def test_upstream_trainings_run_on_held_pictures(device, tmp_path) -> None:
+    """The suite nano in small: both recipes, in bfloat16, from pictures to rows."""
+    small_pictures(tmp_path, count=24)
+    common = {"data": "small/set", "image_size": 120}
+    recipe = {"steps": 6, "batch": 12, "warmup": 1}
+    flexible = {"name": "flexivit_nano", "options": {"pretrained": False}, "train": ["random:4,5,8,15"]}
+    distilled = {"name": "flexivit_nano_scratch", "options": {"patch": 8}, "train": ["random:4,15"]}
+    teacher = {"preset": "nano_distill", "teacher": "vit_nano_g15", "metric": "agreement"}
+    tasks = [
+        {"task": "upstream", "options": {"preset": "nano", **common}, "recipe": recipe | {"optimizer": kind}}
+        | {"backbones": [flexible]}
+        for kind in ("adamw", "muon")
+    ]
+    tasks.append({"task": "upstream", "options": {**common, **teacher}, "recipe": recipe, "backbones": [distilled]})
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"name": "small", "eval": [4, 8, 15], "tasks": tasks}))
+    said: list[str] = []
+    AcceleratorState._reset_state(reset_partial_state=True)
+    options = RunOptions(device=device.type, workers=2)
+    store = Store(tmp_path / "out")
+    summary = Runner(load_suite(str(tmp_path / "small.yaml"), tmp_path), store, tmp_path, options, said.append).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert not summary.failed and not summary.blocked and len(summary.ran) == 3, (summary.lines(), said)
+    assert not any("read for each step instead" in line for line in said)
+    assert all(row["status"] == "ok" and len(row["training"]["losses"]) == 6 for row in store.rows())
 
 
 def test_compiled_training_falls_back_at_no_grid(device) -> None:

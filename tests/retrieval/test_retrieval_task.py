@@ -20,8 +20,8 @@ from backbones.grids import GridSchedule
 from benchmarks.engine.training.embeddings import LockedFeatures
 from benchmarks.engine.training.loop import finetune
 from tasks import TaskError, View, build_task
-from tasks.data.captioned import captioned_set
-from tasks.data.holdout import held_out
+from tasks.data.sets.captioned import captioned_set
+from tasks.data.sets.holdout import held_out
 from tasks.retrieval.ranks import compute_ranks
 
 REAL = os.environ.get("FLEXIVIT_DATA")

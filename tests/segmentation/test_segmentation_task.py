@@ -168,11 +168,12 @@ def test_rows_and_merge(task):
 
 def test_the_task_knows_its_data(task, root):
     assert task.missing() == [] and task.classes == tuple("abcd") and task.card.image_size == CROP
-    before = task.fingerprint()
+    before = {split: task.fingerprint(split) for split in ("train", "val")}
     (root / "toy" / "images" / "validation" / "0.jpg").write_bytes(b"other")
-    assert task.fingerprint() != before
+    after = build_task("segmentation", root=root, options={"data": "toy", "crop": CROP})
+    assert after.fingerprint("val") != before["val"] and after.fingerprint("train") == before["train"]
     absent = build_task("segmentation", root=root)
-    assert absent.card.image_size == 480 and "to be had at" in absent.missing()[0]
+    assert absent.card.image_size == 480 and "get it from http" in str(absent.missing()[0])
     assert build_task("segmentation", root=root, options={"data": "voc21"}).card.image_size == 240
 
 

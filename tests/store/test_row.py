@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report.tables import as_csv, markdown
+from benchmarks.report.build import read_report
+from benchmarks.report.tables import as_csv
 from benchmarks.store import Row, Store
 from benchmarks.store.row import ROW_FORMAT
 from benchmarks.store.upgrades import read_row, rows_of_csv
@@ -36,7 +37,8 @@ def test_rows_that_older_versions_wrote_are_read(path, tmp_path) -> None:
     store.path.parent.mkdir(exist_ok=True)
     store.path.write_text(path.read_text())
     assert store.rows() == rows and len(store.done()) == 2
-    assert "| tiny_backbone:tiny | 4 | 25.0 |" in markdown(store.rows()) and "these weights are torn" in markdown(rows)
+    text = read_report([store]).markdown()
+    assert "| tiny_backbone:tiny | 4 | 25.0 |" in text and "these weights are torn" in text
 
 
 def test_rows_without_a_format_are_read() -> None:
@@ -55,7 +57,7 @@ def test_the_measured_tables_are_made_again_from_their_rows() -> None:
     for path in MEASURED:
         rows = rows_of_csv(path)
         assert as_csv(rows) == path.read_text(), path
-        assert Store(path.parent).rows() == rows and markdown(rows).startswith("### ")
+        assert Store(path.parent).rows() == rows and read_report([Store(path.parent)]).markdown().startswith("### ")
 
 
 @pytest.mark.parametrize("change, why", [

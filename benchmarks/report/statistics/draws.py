@@ -36,10 +36,12 @@ class Choice:
         return float(self.arm.values.mean())
 
 
-def choice_of(name: str, seeds: Sequence[Replicates], units: int, cost: float | None, model: str) -> Choice:
+def choice_of(
+    name: str, seeds: Sequence[Replicates], units: int, cost: float | None, model: str, trained: bool = True
+) -> Choice:
     """A choice out of the replicates of each seed at one grid."""
     values = np.array([[r.whole] for r in seeds])
-    arm = Arm(values, np.array([[r.without] for r in seeds]), units)
+    arm = Arm(values, np.array([[r.without] for r in seeds]), units, trained)
     return Choice(name, arm, cost, model, np.mean([r.halves for r in seeds], axis=0))
 
 

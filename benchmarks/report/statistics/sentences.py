@@ -55,7 +55,7 @@ def sentence(verdict: GridVerdict, flexible: str, fixed: str, words: Wording, na
 
     Example: `sentence(verdict, "flexivit_nano", "vit_nano_g8", Wording(samples=5000))`
     """
-    grid, shown = verdict.grid, _Shown(verdict, words)
+    grid, shown = verdict.grid, Shown(verdict, words)
     pair = f"{flexible} may replace {fixed}" if named else "it may"
     if verdict.verdict == "empty":
         who = f"neither {flexible} nor {fixed}" if named else "neither"
@@ -74,7 +74,7 @@ def sentence(verdict: GridVerdict, flexible: str, fixed: str, words: Wording, na
     return f"{text} {_caveat(verdict, shown, words)}".strip()
 
 
-class _Shown:
+class Shown:
     """Numbers of a verdict as text, all with the digits that its margin needs; limits are rounded to the safe side."""
 
     def __init__(self, verdict: GridVerdict, words: Wording):
@@ -117,7 +117,7 @@ class _Shown:
         return f"{runs}, {self.words.size()}; {corrected}"
 
 
-def _remedy(verdict: GridVerdict, shown: _Shown, words: Wording) -> str:
+def _remedy(verdict: GridVerdict, shown: Shown, words: Wording) -> str:
     could, found = shown.up(verdict.decidable), shown.up(verdict.yes_from)
     text = f"These data could decide a margin of {could}; this result would be yes from {found}."
     if verdict.difference.scope == "weights":
@@ -136,7 +136,7 @@ def _remedy(verdict: GridVerdict, shown: _Shown, words: Wording) -> str:
     return f"{text} {share} % of the uncertainty is training noise: for a margin of {shown.margin} {would}."
 
 
-def _caveat(verdict: GridVerdict, shown: _Shown, words: Wording) -> str:
+def _caveat(verdict: GridVerdict, shown: Shown, words: Wording) -> str:
     if verdict.difference.hollow:
         text = "One training run each: this judges these two files, not the backbones."
         if verdict.verdict in ("yes", "no") and verdict.falls_at is not None:

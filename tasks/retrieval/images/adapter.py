@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
 from tasks.data.errors import DataError
-from tasks.data.labelled import labelled_set
+from tasks.data.sets.labelled import labelled_set
 from tasks.data.splits import Labelled
 from tasks.retrieval.images.labelled import LabelledDataset
 
