@@ -1,6 +1,7 @@
 """A folder of results is data: reading it runs nothing that it names, and what is damaged is named."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -156,3 +157,23 @@ def test_a_checkpoint_that_cannot_be_used_is_one_line(tmp_path, content) -> None
     ) as told:
         reopen(store, found, tmp_path)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_markup_in_names_is_text_in_every_file(tmp_path, monkeypatch, capsys) -> None:
+    evil = "<script>alert(1)</script>[x](javascript:y)![z](http://w)`a|b\nc"
+    store = Store(tmp_path / "run")
+    env = {"command": f"run_all.py {evil}", "revision": evil, "system": evil}
+    common = {"suite": evil, "options": {"data": evil + "d" * 300}, "env": env, "metric": "top1", "label": evil}
+    store.append([
+        *(sampled(store, row_key=f"k{g}", backbone=evil, eval_grid=g, protocol=evil, **common) for g in (4, 8)),
+        {"task": "t", "backbone": "b", "status": "failed", "error": evil, "label": f"{evil} failed"},
+    ])  # fmt: skip
+    code, _, err = call(monkeypatch, capsys, "report", str(store.folder), "--to", str(tmp_path / "kept"))
+    assert code == 0, err
+    for path in (*(store.folder / "report").iterdir(), *(tmp_path / "kept").iterdir()):
+        assert len(path.name.encode()) < 255
+        if path.suffix in (".md", ".html"):
+            text = re.sub("`[^`\n]*`", "", path.read_text(encoding="utf-8"))  # code is shown as it is
+            assert "<script" not in text, path
+            assert path.suffix == ".html" or ("[x](" not in text and "![z](" not in text), path
