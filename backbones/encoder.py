@@ -60,8 +60,19 @@ class Encoder(nn.Module):
         self.flexible: bool | None = None
         self.token_budget: int | None = None  # set by the runner; None: a batch is one chunk
         self._view: dict[str, Any] | None = None  # None: no view is bound
-        for name, values in (("_mean", normalisation.mean), ("_std", normalisation.std)):
-            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1) * 255, persistent=False)
+        self.register_buffer("_mean", None, persistent=False)
+        self.register_buffer("_std", None, persistent=False)
+        self._set_normalisation()
+
+    def _set_normalisation(self, device: torch.device | None = None) -> None:
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+        for name, values in (("_mean", self.normalisation.mean), ("_std", self.normalisation.std)):
+            setattr(self, name, torch.tensor(values, dtype=wide, device=device).view(-1, 1, 1) * 255)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._set_normalisation(self._mean.device)  # never rounded: half a grey value would be lost
+        return self
 
     @property
     def head(self) -> nn.Module | None:
@@ -81,7 +92,7 @@ class Encoder(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 `[B, C, H, W]` to the float input of the weights; float input passes (already normalised).
 
-        Computed in float32, given in the precision of the weights.
+        Computed in float32 at least, given in the precision of the weights.
 
         Raises: ValueError for other types.
         """
@@ -89,14 +100,13 @@ class Encoder(nn.Module):
             return images
         if images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8, or float when already normalised, not {images.dtype}")
-        pixels = (images.float() - self._mean.float()).div_(self._std.float())
-        return pixels.to(self.dtype)
+        return (images.to(self._mean.dtype) - self._mean).div_(self._std).to(self.dtype)
 
     @contextmanager
     def bound(self, *, resize: str | None = None) -> Iterator[Self]:
         """Bind the fields of a view for the length of a pass; None leaves the encoder's own value.
 
-        Weights must not change within: what was resized of them is kept.
+        Weights must not change within: on a GPU what was resized of them is kept from one outermost binding to its end.
 
         Args: resize: kernel resize method; an argument of a call goes before it. What is not among `view_fields` is
             checked and changes nothing.
@@ -108,11 +118,16 @@ class Encoder(nn.Module):
         if resize is not None and resize not in METHODS:
             raise ValueError(f"no resize method {resize!r}; there are: {', '.join(METHODS)}")
         before = self._view
+        if before is None:
+            self._begin_pass()
         self._view = {**(before or {}), **({} if resize is None else {"resize": resize})}
         try:
             yield self
         finally:
             self._view = before
+
+    def _begin_pass(self) -> None:
+        """Called where the outermost view is bound."""
 
     def chunks(self, images: Tensor, grid: Size) -> Iterator[Tensor]:
         """Cut a batch so that a chunk stays within the token budget."""

@@ -64,6 +64,7 @@ class FlexiBackbone(Encoder):
         size, grid = trunk.patch_embed.img_size, trunk.patch_embed.grid_size
         super().__init__(normalisation, image_size or size, native_grid or grid)
         self.trunk = trunk
+        self._set_normalisation(self.base_kernel.device)
         self.position_grid = grid
         self.embed_dim = trunk.embed_dim
         self.resize, self.filter, self.position_filter = resize, filter, position_filter
@@ -75,6 +76,10 @@ class FlexiBackbone(Encoder):
     def train(self, mode: bool = True) -> FlexiBackbone:
         self._kept.drop()  # training needs the memory
         return super().train(mode)
+
+    def _begin_pass(self) -> None:
+        if self.base_kernel.device.type != "cpu":  # what was kept of an earlier pass cannot be compared without waiting
+            self._kept.drop()
 
     @property
     def head(self) -> nn.Module | None:
@@ -91,7 +96,7 @@ class FlexiBackbone(Encoder):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights; uint8 input is brought to it."""
-        return self.base_kernel.dtype
+        return self.base_kernel.dtype if "trunk" in self._modules else torch.float32
 
     def resized(self, patch: Grid, grid: Grid, resize: str) -> tuple[Tensor, Tensor | None]:
         """Kernel `[D, C, ph, pw]` and positions `[1, P + h*w, D]` (P = 0 where prefixes have none)."""
@@ -121,7 +126,7 @@ class FlexiBackbone(Encoder):
         """Patch tokens `[B, h*w, D]` before positions, and the positions of the grid."""
         patch = patch_size((images.shape[-2], images.shape[-1]), grid)
         kernel, positions = self._cached(patch, grid, resize)
-        tokens = embed_patches(images, kernel.to(images.dtype), self.trunk.patch_embed.proj.bias)
+        tokens = embed_patches(images.to(kernel.dtype), kernel, self.trunk.patch_embed.proj.bias)
         return self.trunk.patch_embed.norm(tokens), positions
 
     @torch.no_grad()

@@ -11,8 +11,9 @@ import torch
 from backbones import FlexiBackbone, build_backbone
 from backbones.grids import parse_schedule
 from backbones.weights.own import save_backbone
+from benchmarks.engine.batches.evaluation import eval_batches
 from benchmarks.engine.reopen import find_row, reopen
-from benchmarks.engine.sweep import eval_batches, normalised_once
+from benchmarks.engine.sweep import normalised_once
 from benchmarks.store import Store
 from tasks import build_task
 from tasks.contract import TaskError
@@ -145,10 +146,10 @@ def index_of_images(
 
     task = build_task("image_retrieval", data_root, {"data": data})
     model = task.model(build_backbone(backbone)).to(device)
-    view, vectors = task.views([grid])[0], []
+    vectors = []
     for batch in eval_batches(task, split, 64):
         batch = normalised_once(model, batch.to(device))
-        vectors.append(task.predict(model, batch, view, None)["vector"].cpu())
+        vectors.append(task.predict(model, batch, (grid, grid), None)["vector"].cpu())
     names = task.labelled(split).names
     export_index(out, torch.cat(vectors).numpy(), names, kind)
     return len(names)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.contract import Task
 from tasks.data.errors import DataError
-from tasks.data.labelled import LabelledSet
+from tasks.data.sets.labelled import LabelledSet
 from tasks.data.splits import Labelled
 
 if TYPE_CHECKING:

@@ -41,6 +41,10 @@ class RecordMeter:
             assert len(value) == len(batch), f"record {name} has {len(value)} entries for {len(batch)} samples"
         self._seen.setdefault(view, {}).setdefault(part, []).append(kept | {"ids": batch.ids.detach().cpu()})
 
+    def drop(self, view: View) -> None:
+        """Forget a view whose predictions are not finite."""
+        self._seen.pop(view, None)
+
     def merge(self) -> None:
         """Gather from all processes."""
         merged: dict[View, dict[str, list[Records]]] = {}

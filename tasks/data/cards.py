@@ -12,7 +12,7 @@ import yaml
 
 from tasks.data.errors import Missing, Wrong, nearest, one_line
 
-CARDS = Path(__file__).parent / "sets"
+CARDS = Path(__file__).parent / "sets" / "cards"
 OWN = "sets"  # folder of a user's cards under the data root
 KINDS = ("classes", "masks", "captions", "boxes", "landmarks")
 Layout = Literal[
@@ -67,6 +67,7 @@ class Form(_Strict):
     reduce_zero_label: bool = False
     image_suffixes: tuple[str, ...] = ()
     mask_suffixes: tuple[str, ...] = ()
+    mask_values: dict[str, dict[int, int]] = {}  # suffix of masks -> stored value -> class; others are ignored
     mmseg: str = ""  # mmsegmentation's data set class
     negatives: str = ""  # file of categories known to be absent
     accepts: tuple[str, ...] = ()

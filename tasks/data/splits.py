@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tasks.data.readers.label_maps import Labels
+
 
 class Pictures(Protocol):
     """Encoded pictures of a split, wherever they lie. Implementations pickle, so that processes can be spawned."""
@@ -65,7 +67,7 @@ class Split:
     @functools.cached_property
     def fingerprint(self) -> str:
         """`content:` and a hash of names, labels and bytes; `sampled:` where pictures are more than 2 GiB."""
-        from tasks.data.fingerprints import fingerprint
+        from tasks.data.checks.fingerprints import fingerprint
 
         return fingerprint(self)
 
@@ -116,6 +118,30 @@ class Captioned(Split):
     def read(self, i: int) -> bytes | np.ndarray:
         """Picture i, encoded or as pixels."""
         return self.pictures.read(i)
+
+
+@dataclass(frozen=True)
+class Masked(Split):
+    """Pictures with label maps: map i belongs to picture i, its values mean what `meaning` says."""
+
+    masks: Pictures
+    meaning: Labels
+
+    def hashed(self) -> Iterable[Any]:
+        meaning = self.meaning
+        palette = [[*colour, label] for colour, label in sorted(meaning.palette.items())]
+        return (list(meaning.names), [meaning.ignore, meaning.reduce_zero, meaning.others_ignored], palette,
+                sorted(meaning.values.items()))  # fmt: skip
+
+    def more_pictures(self) -> Sequence[Pictures]:
+        return (self.masks,)
+
+    def subset(self, index: np.ndarray) -> Masked:
+        """The pairs at `index`, in that order."""
+        return Masked(
+            [self.names[i] for i in index], Chosen(self.pictures, index), masks=Chosen(self.masks, index),
+            meaning=self.meaning, notes=self.notes,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

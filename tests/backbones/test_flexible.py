@@ -1,5 +1,6 @@
 """The encoder against official values, timm's own forward, and its invariants."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -11,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from backbones import FlexiBackbone, build_backbone
 from backbones.contract import Normalisation
+from backbones.kernels import ResizedKernels
 from backbones.zoo.files import build_from_npz
 
 PIXELS = torch.randint(0, 256, (2, 3, 240, 240), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -125,29 +127,81 @@ def test_cached_equals_uncached_and_state_is_unchanged(tiny) -> None:
     assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
 
 
-@pytest.mark.parametrize("change", ["fused step", "in place", "load", "double"])
-def test_changed_weights_are_seen_in_evaluation(tiny, change: str) -> None:
-    with torch.no_grad():
+def _fused_step(model: FlexiBackbone) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+
+
+def _through_numpy(model: FlexiBackbone) -> None:
+    model.base_kernel.detach().numpy()[0, 0, 0, 0] += 1
+
+
+def _swap(model: FlexiBackbone) -> None:
+    model.base_kernel.data.copy_(model.base_kernel.data.flip(0, 1, 2, 3))  # the same numbers in other places
+
+
+CHANGES = {
+    "fused step": _fused_step,
+    "in place": lambda m: m.base_kernel.mul_(2),
+    "load": lambda m: m.load_state_dict({k: v * 2 for k, v in m.state_dict().items()}),
+    "double": lambda m: m.double(),
+    "data zeroed": lambda m: m.base_kernel.data.zero_(),
+    "data replaced": lambda m: setattr(m.base_kernel, "data", m.base_kernel.data * 2),
+    "positions through data": lambda m: m.trunk.pos_embed.data.mul_(2),
+    "one value through data": _through_numpy,
+    "swapped through data": _swap,
+    "other parameter": lambda m: setattr(m.trunk.patch_embed.proj, "weight", torch.nn.Parameter(m.base_kernel * 2)),
+    "NaN": lambda m: m.base_kernel.data.fill_(float("nan")),
+}
+
+
+@pytest.mark.parametrize("bind", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_weights_are_seen_in_evaluation(tiny, change: str, bind: bool) -> None:
+    tiny.requires_grad_(change == "fused step")
+    with torch.no_grad(), tiny.bound() if bind else contextlib.nullcontext():
         old = tiny(PIXELS, 8).pooled
-    if change == "fused step":
-        optimizer = torch.optim.AdamW(tiny.parameters(), lr=0.1, fused=True)
-        for p in tiny.parameters():
-            p.grad = torch.ones_like(p)
-        optimizer.step()
-    elif change == "in place":
-        with torch.no_grad():
-            tiny.base_kernel.mul_(2)
-    elif change == "load":
-        tiny.load_state_dict({k: v * 2 for k, v in tiny.state_dict().items()})
-    else:
-        tiny.double()
+        assert torch.equal(tiny(PIXELS, 8).pooled, old) and len(tiny._kept) == 1
+        CHANGES[change](tiny)
+        new, fresh = tiny(PIXELS, 8).pooled, copy.deepcopy(tiny)(PIXELS, 8).pooled
+    assert torch.equal(new.nan_to_num(), fresh.nan_to_num()) and new.dtype == tiny.dtype
+    assert change == "double" or not torch.equal(new, old)
+
+
+def test_weights_made_in_inference_mode_are_kept_and_watched(tiny_npz) -> None:
+    with torch.inference_mode():
+        model = build_from_npz(str(tiny_npz)).eval()
+        old = model(PIXELS, 8).pooled
+        model(PIXELS, 8)
+        assert len(model._kept) == 1
+        model.base_kernel.mul_(2)
+        assert not torch.equal(model(PIXELS, 8).pooled, old)
+
+
+def test_a_cached_call_makes_nothing(tiny, monkeypatch) -> None:
+    made = []
+    resized = tiny.resized
+    monkeypatch.setattr(tiny, "resized", lambda *a: made.append(a) or resized(*a))
     with torch.no_grad():
-        new = tiny(PIXELS if change != "double" else PIXELS.double() / 127.5 - 1, 8).pooled
-    tiny = tiny.train().eval()
+        for grid in (8, 5, 8, 5, 8):
+            tiny(PIXELS, grid)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_uint8_input_in_every_precision(tiny, dtype: torch.dtype) -> None:
     with torch.no_grad():
-        fresh = tiny(PIXELS if change != "double" else PIXELS.double() / 127.5 - 1, 8).pooled
-    assert torch.equal(new, fresh)
-    assert new.dtype == torch.float64 or not torch.equal(new, old)
+        expected = tiny(PIXELS, 8)
+        features = tiny.to(dtype)(PIXELS, 8)
+        logits = tiny.head(features.pooled)
+    assert features.pooled.dtype == features.map.dtype == logits.dtype == dtype
+    error = {torch.float16: 1e-2, torch.bfloat16: 6e-2, torch.float64: 1e-5}[dtype]
+    assert relative(features.pooled, expected.pooled) < error
+    tiny.float()  # a mean that was rounded on the way would darken the input
+    with torch.no_grad():
+        assert relative(tiny.normalise(PIXELS), PIXELS.float() / 127.5 - 1) < 1e-6
 
 
 def test_pi_kernel_on_an_upsampled_image_changes_no_logit(tiny) -> None:
@@ -225,3 +279,34 @@ def test_a_compiled_step_is_one_graph_and_inverts_nothing() -> None:
         assert torch.equal(compiled(images, grid), model(images, grid).pooled)
     names = [str(node.target) for graph in graphs for node in graph.graph.nodes]
     assert len(graphs) == 2 and any("conv2d" in n for n in names) and not any("pinv" in n for n in names)
+
+
+def test_elsewhere_than_on_a_cpu_values_are_kept_while_a_view_is_bound() -> None:
+    base, made = torch.nn.Parameter(torch.empty(2, 3, device="meta")), []
+    kept = ResizedKernels()
+
+    def get(frozen: bool) -> int:
+        kept.get("grid", [base], lambda: made.append(1) or (base, None), frozen)
+        return len(made)
+
+    with torch.no_grad():
+        assert [get(False), get(False)] == [1, 2] and len(kept) == 0
+        assert [get(True), get(True)] == [3, 3]
+        base.mul_(2)
+        assert [get(True), get(True)] == [4, 4]
+        torch.optim.SGD([base], lr=0.1).step()
+        assert [get(True), get(True)] == [5, 5]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("bind", [False, True])
+def test_a_gpu_gives_what_a_cpu_gives(tiny, bind: bool) -> None:
+    with torch.no_grad():
+        expected = tiny(PIXELS, 8).pooled
+        other = copy.deepcopy(tiny).cuda()
+        with other.bound() if bind else contextlib.nullcontext():
+            for _ in range(2):
+                assert relative(other(PIXELS.cuda(), 8).pooled.cpu(), expected) < 1e-3
+        other.base_kernel.data.zero_()
+        with other.bound() if bind else contextlib.nullcontext():
+            assert relative(other(PIXELS.cuda(), 8).pooled.cpu(), expected) > 1e-2

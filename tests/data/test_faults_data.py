@@ -17,6 +17,7 @@ from PIL import Image
 from tasks import build_task
 from tasks.contract import TaskError
 from tasks.data.pictures import MAX_PIXELS, check_picture, read_picture
+from tasks.data.sets.masked import masked_set
 
 
 def cut(path: Path, part: float = 0.5) -> None:
@@ -161,18 +162,24 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(tmp_path) -> No
 
 
 def test_segmentation_decodes_with_the_same_limits(tmp_path) -> None:
-    from tasks.segmentation.pipelines import LoadCheckedImage
+    from tasks.segmentation.pipelines import SegmentationData
 
-    path = tmp_path / "a.png"
-    path.write_bytes(bomb(30_000, 30_000))
-    with pytest.raises(TaskError, match="a.png"):
-        LoadCheckedImage().transform({"img_path": str(path)})
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(tmp_path / "b.jpg")
-    whole = (tmp_path / "b.jpg").read_bytes()
+    for part in ("images", "annotations"):
+        (tmp_path / "set" / part / "val").mkdir(parents=True)
+    (tmp_path / "set" / "meta.json").write_text('{"class_names": ["a"]}')
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "set" / "annotations" / "val" / "b.png")
+    picture = tmp_path / "set" / "images" / "val" / "b.jpg"
+    picture.write_bytes(bomb(30_000, 30_000))
+    val = SegmentationData(masked_set("set", tmp_path).load("val"), 32)
+    with pytest.raises(TaskError, match=r"b\.jpg: (is 30000x30000 px|cannot be decoded: Image size)"):
+        val[0]
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(picture)
+    assert val[0][0].shape == (3, 60, 80)
+    whole = picture.read_bytes()
     for torn in (whole[: len(whole) // 2], whole[: len(whole) // 2] + bytes(len(whole) // 2)):
-        (tmp_path / "b.jpg").write_bytes(torn)
-        with pytest.raises(TaskError, match="b.jpg"):
-            LoadCheckedImage().transform({"img_path": str(tmp_path / "b.jpg")})
+        picture.write_bytes(torn)
+        with pytest.raises(TaskError, match=r"b\.jpg: cannot be decoded"):
+            val[0]
 
 
 def encoded(kind: str) -> bytes:

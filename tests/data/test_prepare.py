@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.prepare import PACKS, prepare
 from tasks import build_task
 from tasks.contract import TaskError
-from tasks.data.captioned import captioned_set
+from tasks.data.sets.captioned import captioned_set
 
 
 def silent(text: str) -> None:
@@ -73,9 +73,10 @@ def test_imagewoof(tmp_path, monkeypatch) -> None:
     assert Image.open(io.BytesIO(task.labelled("train").read(0))).size == (128, 128)
 
 
-def test_voc(tmp_path) -> None:
+def test_voc(tmp_path, monkeypatch) -> None:
     source = official_forms.voc(tmp_path)
     prepare("voc2012", [source], tmp_path / "data", {"train": 3, "val": 2}, silent)
+    sized(monkeypatch, "voc21", "masks", train=3, val=2)
     task = build_task("segmentation", tmp_path / "data", {"data": "voc21"})
     assert task.missing() == [] and len(task.classes) == 21
     val = task.dataset("val")
@@ -87,10 +88,11 @@ def test_voc(tmp_path) -> None:
         assert Image.open(tar.extractfile(mask)).mode == "P"  # the palette is kept
 
 
-def test_camvid(tmp_path) -> None:
+def test_camvid(tmp_path, monkeypatch) -> None:
     sizes = {"train": 3, "val": 1, "test": 2}
     source = official_forms.camvid(tmp_path, sizes)
     prepare("camvid", [source.parent], tmp_path / "data", sizes, silent)
+    sized(monkeypatch, "camvid11", "masks", **sizes)
     task = build_task("segmentation", tmp_path / "data", {"data": "camvid11"})
     assert task.missing() == [] and [len(task.dataset(s)) for s in ("train", "minival", "val", "test")] == [2, 1, 1, 2]
     image, target = task.dataset("test")[1]
@@ -105,7 +107,7 @@ def test_flickr8k(tmp_path, monkeypatch) -> None:
     prepare("flickr8k", [source], tmp_path / "data", sizes, silent)
     sized(monkeypatch, "flickr8k", "captions", **sizes)
     task = build_task("retrieval", tmp_path / "data", {"data": "flickr8k"})
-    assert task.missing() == [] and task.fingerprint()
+    assert task.missing() == [] and task.fingerprint("train")
     found = captioned_set("flickr8k", tmp_path / "data").load("test")
     assert found.names == ["0_test.jpg", "1_test.jpg", "2_test.jpg"]
     assert found.captions[1][4] == "A test picture , number 1 , said 4 times ."
@@ -122,7 +124,7 @@ def test_coco(tmp_path, monkeypatch) -> None:
     ]
     prepare("coco", archives, tmp_path / "data", {"train": 5, "val": 3}, silent)
     task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80"})
-    assert task.missing() == [] and task.fingerprint()
+    assert task.missing() == [] and task.fingerprint("train")
     val = task.dataset("val")
     assert len(val) == 3 and val[0][0].shape == (3, 240, 240) and val[0][1]["size"].tolist() == [240, 320]
     for split in ("train", "val"):

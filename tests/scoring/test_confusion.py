@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mask_tools import NAMES, mmseg_scores, random_pair, save
 from PIL import Image
 
-from tasks.segmentation.labels import read_label_map, to_classes
+from tasks.data.readers.label_maps import read_label_map, to_classes
 from tasks.segmentation.scoring.confusion import class_scores, confusion_matrix, image_counts, scores
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-IGNORE = 255  # the label of pixels that do not count, in every label map inside this package
+from tasks.data.readers.label_maps import IGNORE
+
 MAX_CLASSES = 255  # label maps are bytes, and one value is needed for "ignored"
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from tasks.contract import TaskError
 from tasks.contract.score import Score
 from tasks.data.errors import Wrong
-from tasks.segmentation.labels import check_sizes, read_label_map, to_classes
-from tasks.segmentation.scoring.confusion import IGNORE, MAX_CLASSES, class_scores, pair_counts, scores
+from tasks.data.readers.label_maps import IGNORE, check_sizes, read_label_map, to_classes
+from tasks.segmentation.scoring.confusion import MAX_CLASSES, class_scores, pair_counts, scores
 from tasks.segmentation.scoring.doubts import doubts
 from tasks.segmentation.scoring.pairing import pairs
 

@@ -35,6 +35,9 @@ class SegmentationMeter:
             for view, images in other.items():
                 self.counts.setdefault(view, {}).update(images)
 
+    def drop(self, view: View) -> None:
+        self.counts.pop(view, None)
+
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
         """Fractions `mIoU mAcc aAcc chance_mIoU`, `IoU/NAME` of each class that occurs; counts of each image, by id."""
         rows = []

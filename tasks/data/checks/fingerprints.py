@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.data.checks.progress import tracked
 from tasks.data.errors import Missing, Wrong
-from tasks.data.progress import tracked
 
 if TYPE_CHECKING:
     from tasks.data.splits import Pictures, Split

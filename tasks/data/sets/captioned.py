@@ -10,7 +10,6 @@ import numpy as np
 
 from tasks.data.cards import Form, SetCard, SplitCard, find_card
 from tasks.data.errors import DataError, Missing, Wrong
-from tasks.data.holdout import held_out
 from tasks.data.readers.captions import (
     Listed,
     read_caption_lines,
@@ -22,6 +21,7 @@ from tasks.data.readers.captions import (
 from tasks.data.readers.files import listing, pictures_in
 from tasks.data.readers.tables import open_parquet
 from tasks.data.scenes import scenes_folder
+from tasks.data.sets.holdout import held_out
 from tasks.data.splits import Captioned
 
 KIND = "captions"

@@ -12,13 +12,13 @@ import numpy as np
 from tasks.data.cards import Form, SetCard, SplitCard, find_card
 from tasks.data.documents import read_json
 from tasks.data.errors import DataError, Missing, Wrong
-from tasks.data.holdout import held_out
-from tasks.data.own import locate
 from tasks.data.readers.classes import class_names, read_class_folders, read_class_table
 from tasks.data.readers.imagenet import read_imagenet
 from tasks.data.readers.official import read_sun397, read_torchvision
 from tasks.data.readers.tables import open_parquet, open_saved
 from tasks.data.scenes import scenes_folder
+from tasks.data.sets.holdout import held_out
+from tasks.data.sets.own import locate
 from tasks.data.splits import Labelled
 
 KIND = "classes"
