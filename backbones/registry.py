@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds
 GROUP = "flexivit_transfer.backbones"
 ZOO = ("backbones.zoo.big_vision", "backbones.zoo.nano", "backbones.zoo.scratch")  # each has SPECS
 TIMM = "backbones.zoo.timm_models"  # has spec_of(name) and list_timm(pattern)
-FORMS = "timm:NAME, a path to .npz or .safetensors, module:callable"
+FORMS = "timm:NAME, a weights file (.npz, .safetensors, .pth), module:callable"
 
 _SPECS: dict[str, BackboneSpec] = {}
 _BROKEN: dict[str, str] = {}  # entry points that cannot be loaded, and why
@@ -82,7 +82,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def backbone_spec(name: str, trust: bool = True) -> BackboneSpec:
-    """The spec behind a name, a `timm:NAME`, a path to `.npz` or `.safetensors`, or `module:callable`.
+    """The spec behind a name, a `timm:NAME`, a path to a weights file, or `module:callable`.
 
     Args: trust: may `module:callable` import that module? False for names that were not typed by the user, such as
         those in a folder of results.
