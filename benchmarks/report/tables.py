@@ -49,7 +49,7 @@ def table_of(answer: Answer) -> Table:
 
 def cell(answer: Answer, point: Point) -> str:
     """`55.0`, `55.0 ± 1.2`; over seeds alone where nothing is kept of samples."""
-    digits = 1 if answer.words.unit == "%" else 2
+    digits = answer.words.digits
     text = f"{answer.words.scale * point.quality:.{digits}f}"
     half = half_width(answer, point)
     return text if half is None else f"{text} ± {answer.words.scale * half:.{digits}f}"

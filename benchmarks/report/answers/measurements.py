@@ -11,7 +11,13 @@ import numpy as np
 
 from backbones.trust import trusting
 from benchmarks.report.answers.questions import Entry
-from benchmarks.report.statistics.jackknife import Groups, Replicates, deal_groups, replicates_of_weights
+from benchmarks.report.statistics.jackknife import (
+    Groups,
+    Replicates,
+    deal_groups,
+    replicates_of_sums,
+    replicates_of_weights,
+)
 from benchmarks.store import Row, Store
 from tasks import build_task
 from tasks.contract import Task
@@ -102,6 +108,9 @@ class Measurements:
 
 
 def _replicates(task: Task, samples: Mapping[str, Any], groups: Groups) -> Replicates | None:
+    sums = task.sums(samples)
+    if sums is not None:
+        return replicates_of_sums(*sums, groups)
     if task.resampled(samples, np.ones((1, groups.samples))) is None:
         return None
     return replicates_of_weights(lambda weights: task.resampled(samples, weights), groups)
