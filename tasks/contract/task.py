@@ -256,12 +256,29 @@ class Task:
         """
         return []
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
-        """The card's metric [draws] when sample i counts `weights[:, i]` times: what intervals are made of.
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]] | None:
+        """What of each sample the card's metric adds up: terms [N, ...], and the metric [R] of their sums [R, ...].
 
-        `samples` are the arrays [N, ...] of a row's per-sample file. None where the metric cannot be had from them.
+        `samples` are the arrays [N, ...] of a row's per-sample file. A task with such a metric (accuracy, recall, IoU)
+        gives this, and its intervals cost one pass over the samples. None: the metric is no function of sums.
+
+        Example: `return np.stack([right, np.ones_like(right)], 1), lambda sums: sums[:, 0] / sums[:, 1]`
         """
         return None
+
+    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+        """The card's metric [R] when sample i counts `weights[:, i]` times: what intervals are made of.
+
+        For a metric that is no function of sums (AP); else `sums` is enough. None where neither can be had from what is
+        kept of each sample.
+
+        Args: samples as of `sums`; weights float64 [R, N].
+        """
+        found = self.sums(samples)
+        if found is None:
+            return None
+        terms, metric = found
+        return metric((weights @ terms.reshape(len(terms), -1)).reshape(-1, *terms.shape[1:]))
 
 
 def _digest(update: Callable[[bytes], None], value: Any) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tasks.contract import (
     Batch,
     Grid,
@@ -161,8 +163,8 @@ class Retrieval(Task):
             shown.append((f"“{words}”: the five nearest images, the right one green", sheet))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Images are drawn with all their captions; the gallery stays whole."""
         ranks = samples["t2i_rank"]
-        right, count = ((ranks == 1).sum(1), (ranks > 0).sum(1))
-        return (weights @ right) / (weights @ count)
+        terms = np.stack([(ranks == 1).sum(1), (ranks > 0).sum(1)], 1).astype(np.float64)
+        return terms, lambda sums: sums[:, 0] / sums[:, 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,9 +220,13 @@ class Segmentation(Task):
             shown.append(("image, truth, and the labels predicted at each grid", panel(image, truth, labels)))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
-        counts = samples["counts"].astype("float64")
-        total = (weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:])
-        intersection, predicted, labelled = total[:, 0], total[:, 1], total[:, 2]
-        union = predicted + labelled - intersection
-        return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        return samples["counts"].astype(np.float64), mean_iou
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """mIoU [R] of summed counts [R, 3, C]: intersections, predicted and labelled pixels; without classes that are
+    neither predicted nor labelled."""
+    intersection, predicted, labelled = counts[:, 0], counts[:, 1], counts[:, 2]
+    union = predicted + labelled - intersection
+    return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,9 +270,9 @@ class Upstream(LabelledTask):
         }
         return alike if self.options.metric == "agreement" else super()._scores(records) | alike
 
-    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         if self.options.metric == "top1":
-            return super().resampled(samples, weights)
-        from tasks.contract.meters import weighted_mean
+            return super().sums(samples)
+        from tasks.contract.meters import sums_of_mean
 
-        return weighted_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64), weights)
+        return sums_of_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64))
