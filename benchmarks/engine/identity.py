@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,15 @@ def samples_key(samples: Mapping[str, Any] | None) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def data_key(row: Mapping[str, Any]) -> str:
+    """Hash of all data that a row was made of, training's included; empty where it is not known.
+
+    Rows that differ in it are never in one table.
+    """
+    known = row.get("data_identity") or {}
+    return key_of(known) if known else ""
+
+
 @dataclass(frozen=True)
 class Identity:
     """The keys of a cell.
@@ -75,7 +84,7 @@ class Identity:
     Args:
         cell, train: its keys. weights: hash of the backbone's weights.
         train_data: fingerprint of each split that training reads.
-        data: of each reported split, the fingerprints of the parts of the data that it passes over.
+        data: of each row, the fingerprints of all parts of the data that its evaluation reads.
         rows: the key of each (split, view). views: the key of each view.
     """
 
@@ -83,7 +92,7 @@ class Identity:
     train: str
     weights: str
     train_data: Mapping[str, str]
-    data: Mapping[str, Mapping[str, str]]
+    data: Mapping[tuple[str, View], Mapping[str, str]]
     rows: Mapping[tuple[str, View], str]
     views: Mapping[View, str]
 
@@ -91,34 +100,46 @@ class Identity:
 class Identities:
     """Identities of cells; weights and data are hashed once for all cells that share them.
 
-    Args:
-        precision: as `precision_name` says.
-        weights_of: hash of a cell's backbone, opened only where it is asked for.
+    Args: precision: of training and evaluation, as `precision_name` says.
 
-    Example: `Identities("float32", trainer.weights_hash).of(cell, task).rows`
+    Example: `Identities("float32").of(cell, task).rows`
     """
 
-    def __init__(self, precision: str, weights_of: Callable[[Cell], str]):
-        self.precision, self.weights_of = precision, weights_of
+    def __init__(self, precision: str):
+        self.precision = precision
         self._data: dict[str, str] = {}
+        self._weights: dict[str, str] = {}
 
     def of(self, cell: Cell, task: Task) -> Identity:
         """Reads data and weights, unless another cell had the same.
 
         Raises: what a task raises for data that is missing or wrong, a backbone for weights that cannot be had.
         """
-        weights, read = self.weights_of(cell), _training_splits(task)
-        train_data = {split: self.fingerprint(cell, task, split) for split in read}
-        asked = cell_key(cell, task)
+        asked, weights = cell_key(cell, task), self.weights(cell)
+        train_data = {split: self.fingerprint(cell, task, split) for split in _training_splits(task)}
         train = key_of({"cell": asked, "weights": weights, "data": train_data, "precision": self.precision})
-        data = {s: {part: self.fingerprint(cell, task, part) for part in task.parts(s)} for s in cell.splits}
         views = {view: view_key(task, view) for view in cell.views}
-        rows = {
-            (split, view): key_of({"train": train, "split": split, "data": data[split], "view": key})
-            for split in cell.splits
-            for view, key in views.items()
-        }
+        data, rows = {}, {}
+        for split in cell.splits:
+            for view, key in views.items():
+                # the `norm` resize is calibrated on training pictures
+                parts = (*task.parts(split), *(("train",) if view.resize == "norm" else ()))
+                data[split, view] = {part: self.fingerprint(cell, task, part) for part in parts}
+                rows[split, view] = key_of({"train": train, "split": split, "data": data[split, view], "view": key})
         return Identity(asked, train, weights, train_data, data, rows, views)
+
+    def weights(self, cell: Cell) -> str:
+        """Hash of the backbone's weights; random ones are told apart by the cell's own seed instead."""
+        asked = key_of({"name": cell.backbone, "options": dict(cell.backbone_options)})
+        if asked not in self._weights:
+            import torch  # a plan of cells without rows opens no weights, and must not wait for it
+
+            from backbones import build_backbone
+
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self._weights[asked] = build_backbone(cell.backbone, **cell.backbone_options).weights_hash()
+        return self._weights[asked]
 
     def fingerprint(self, cell: Cell, task: Task, split: str) -> str:
         """Identity of a split's content, under the options that the task reads it with."""

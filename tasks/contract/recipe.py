@@ -101,7 +101,7 @@ class Recipe:
         if self.steps and self.warmup >= self.steps:
             raise RecipeError("warmup", f"warmup of {self.warmup} steps must be shorter than the {self.steps} steps")
         if self.accumulate > self.batch:
-            raise RecipeError("accumulate", f"accumulate {self.accumulate} is more than the batch of {self.batch} images")
+            raise RecipeError("accumulate", f"accumulate {self.accumulate} is more than the batch, {self.batch}")
         if self.coupled and self.accumulate > 1:
             raise RecipeError("accumulate", "accumulate: a coupled loss looks across the batch and is never split")
         if self.clip_per_example and (self.coupled or self.clip is None):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backbones import list_backbones
 from backbones.grids import METHODS, Grid, grid_from_patch, parse_schedule, patch_size
+from backbones.zoo.files import is_file_name
 from benchmarks.engine.suite.changes import apply_setting, cell_filter
 from benchmarks.engine.suite.reading import Document, SuiteError, near, read_document
 from benchmarks.engine.suite.recipes import check_recipe, recipe_of
@@ -220,9 +221,9 @@ class _TaskCells:
 
     def _check_backbone(self, name: str, options: Mapping[str, Any], where: tuple) -> str:
         """The resize method that the backbone has of its own. Raises SuiteError for a name or method there is not."""
-        if ":" not in name and not name.endswith((".npz", ".safetensors", ".pth", ".pt", ".bin")):
-            if name not in (known := list_backbones()):
-                raise self.document.error(where, f"no backbone {name!r}; {near(name, known)}")
+        named = ":" not in name and not is_file_name(name)
+        if named and name not in (known := list_backbones()):
+            raise self.document.error(where, f"no backbone {name!r}; {near(name, known)}")
         return self._method(options.get("resize", "pi"), (*where, "options", "resize"))
 
     def _method(self, name: Any, where: tuple) -> str:

@@ -77,7 +77,7 @@ def read_value(text: str) -> Any:
     try:
         node = yaml.compose(text, Loader=_Loader)
         _refuse_repeats(node, set())
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+        return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ValueError(f"not YAML: {_reason(error)}") from None
 
@@ -137,7 +137,7 @@ def read_document(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
         _refuse_repeats(node, set())
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+        raw = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -49,7 +49,7 @@ EvalEntry = Annotated[EvalSpec, BeforeValidator(_entry)]
 
 
 class BackboneEntry(_Strict):
-    """A backbone with its own options; `flexible` says whether it was trained at many grids, where nothing else does."""
+    """A backbone with its own options; `flexible`: was it trained at many grids, where nothing else says so?"""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
