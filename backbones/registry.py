@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
 from backbones.contract import BackboneSpec, WeightsError
+from backbones.trust import check_trusted, trusting
 from backbones.zoo import files
 
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds
 GROUP = "flexivit_transfer.backbones"
 ZOO = ("backbones.zoo.big_vision", "backbones.zoo.nano", "backbones.zoo.scratch")  # each has SPECS
 TIMM = "backbones.zoo.timm_models"  # has spec_of(name) and list_timm(pattern)
-FORMS = "timm:NAME, a path to .npz or .safetensors, module:callable"
+FORMS = "timm:NAME, a weights file (.npz, .safetensors, .pth), module:callable"
 
 _SPECS: dict[str, BackboneSpec] = {}
 _BROKEN: dict[str, str] = {}  # entry points that cannot be loaded, and why
@@ -82,7 +83,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def backbone_spec(name: str, trust: bool = True) -> BackboneSpec:
-    """The spec behind a name, a `timm:NAME`, a path to `.npz` or `.safetensors`, or `module:callable`.
+    """The spec behind a name, a `timm:NAME`, a path to a weights file, or `module:callable`.
 
     Args: trust: may `module:callable` import that module? False for names that were not typed by the user, such as
         those in a folder of results.
@@ -100,8 +101,8 @@ def backbone_spec(name: str, trust: bool = True) -> BackboneSpec:
     if name in _BROKEN:
         raise ValueError(_BROKEN[name])
     if ":" in name:
-        if not trust:
-            raise ValueError(f"backbone {name!r} is code to be imported and run; pass --trust if you trust its origin")
+        with trusting(trust):
+            check_trusted("backbone", name)
         return BackboneSpec(name, functools.partial(_call, name, _imported(name)))
     near = difflib.get_close_matches(name, known, 3, 0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"
@@ -174,8 +175,8 @@ def availability(name: str, trust: bool = True, **options: Any) -> str | None:
     """
     try:
         if ":" in name and not name.startswith("timm:") and not files.is_file_name(name) and name not in _known():
-            if not trust:
-                backbone_spec(name, trust)
+            with trusting(trust):
+                check_trusted("backbone", name)
             return _findable(name)
         spec = backbone_spec(name, trust)
         return spec.obstacle(**options) if spec.obstacle else None

@@ -88,12 +88,21 @@ def npz_shape(leaves: Mapping[str, np.ndarray], where: str = "npz") -> VitShape:
     return VitShape(width, depth, heads, mlp, patch, (side, side), "cls" in leaves, pool, classes, with_class)
 
 
-def npz_state(leaves: Mapping[str, np.ndarray], shape: VitShape, where: str = "npz") -> dict[str, Tensor]:
-    """big_vision leaves as a timm `VisionTransformer` state. Raises WeightsError for missing or misshapen keys."""
+def npz_state(
+    leaves: Mapping[str, np.ndarray], shape: VitShape, where: str = "npz", strict: bool = True
+) -> dict[str, Tensor]:
+    """big_vision leaves as a timm `VisionTransformer` state.
+
+    Args: strict: refuse leaves that have no place there (the encoder would be another without); False says them.
+
+    Raises: WeightsError for missing or misshapen keys.
+    """
     width, heads = shape.width, shape.heads
     state: dict[str, np.ndarray] = {}
+    used: set[str] = set()
 
     def take(key: str, *expected: int | None) -> np.ndarray:
+        used.add(key)
         return np.asarray(_leaf(leaves, key, where, expected), dtype=np.float32)
 
     def norm(source: str, target: str) -> None:
@@ -142,4 +151,10 @@ def npz_state(leaves: Mapping[str, np.ndarray], shape: VitShape, where: str = "n
         mlp("MAPHead_0/MlpBlock_0", "attn_pool.mlp")
     if shape.classes:
         dense("head", "head", width, shape.classes)
+    if left := sorted(set(leaves) - used):
+        shown = ", ".join(f"{key!r} {_show(leaves[key].shape)}" for key in left[:3])
+        told = f"{where}: no place for {shown}" + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        if strict:
+            raise WeightsError(f"{told}; the encoder would be another without (strict=False leaves them out)")
+        print(f"{told}; left out")
     return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()}

@@ -1,4 +1,4 @@
-"""Backbones from a file: big_vision `.npz`, our own `.safetensors`."""
+"""Backbones from a file: big_vision `.npz`, our own `.safetensors`, any other state dict of a timm ViT."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backbones.weights.own import own_metadata, read_header, read_tensors
 if TYPE_CHECKING:  # a plan tells what a file is without torch and timm
     from backbones.flexible import FlexiBackbone
 
-ENDINGS = (".npz", ".safetensors")
+ENDINGS = (".npz", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 
 
 def is_file_name(name: str) -> bool:
@@ -53,9 +53,13 @@ def build_from_npz(
     drop_path: float = 0.0,
     num_classes: int | None = None,
     expected: VitShape | None = None,
+    strict: bool = True,
     **options: Any,
 ) -> FlexiBackbone:
-    """A big_vision checkpoint. `expected` checks width, depth and heads against what the name promises.
+    """A big_vision checkpoint.
+
+    Args: expected: width, depth and heads as a name promises them. strict: refuse leaves that have no place; False
+        says them and goes on.
 
     Raises: WeightsError telling which key does not fit.
     """
@@ -70,7 +74,7 @@ def build_from_npz(
     if expected and (shape.width, shape.depth, shape.heads) != (expected.width, expected.depth, expected.heads):
         raise WeightsError(f"{path}: expected {expected}; the file has {shape}")
     trunk = vit_trunk(shape, drop_path)
-    load_exactly(trunk, npz_state(leaves, shape, str(path)), str(path))
+    load_exactly(trunk, npz_state(leaves, shape, str(path), strict), str(path))
     replace_head(trunk, num_classes)
     return FlexiBackbone(trunk, HALF, image_size, native_grid, **options)
 
@@ -78,7 +82,7 @@ def build_from_npz(
 def build_from_safetensors(
     path: str, drop_path: float = 0.0, num_classes: int | None = None, **options: Any
 ) -> FlexiBackbone:
-    """A file of `save_backbone`. Raises WeightsError for a missing, truncated or foreign file."""
+    """A file of `save_backbone`, or a state dict of a timm ViT. Raises WeightsError for a truncated or foreign file."""
     from backbones.encoder import HALF
     from backbones.flexible import FlexiBackbone
     from backbones.weights.state import load_exactly
@@ -86,7 +90,9 @@ def build_from_safetensors(
 
     own = own_metadata(read_header(path), path)
     if own is None:
-        raise WeightsError(f"{path}: no architecture in its metadata; expected a file of `use export-backbone`")
+        from backbones.zoo.state_dicts import build_from_checkpoint
+
+        return build_from_checkpoint(path, drop_path, num_classes, **options)
     shape, notes = own
     trunk = vit_trunk(shape, drop_path)
     load_exactly(trunk, {k: v.float() for k, v in read_tensors(path).items()}, path)
@@ -98,5 +104,11 @@ def build_from_safetensors(
 
 
 def build_from_file(path: str, **options: Any) -> FlexiBackbone:
-    """`.npz` or `.safetensors` by its ending."""
-    return build_from_safetensors(path, **options) if path.endswith(".safetensors") else build_from_npz(path, **options)
+    """By the ending: big_vision's `.npz`, `.safetensors`, else a checkpoint of torch."""
+    if path.endswith(".safetensors"):
+        return build_from_safetensors(path, **options)
+    if path.endswith(".npz") or ".npz:" in path:
+        return build_from_npz(path, **options)
+    from backbones.zoo.state_dicts import build_from_checkpoint
+
+    return build_from_checkpoint(path, **options)

@@ -21,6 +21,7 @@ from backbones.contract import BackboneSpec, Normalisation, WeightsError
 from backbones.flexible import FlexiBackbone
 from backbones.weights import download
 from backbones.zoo.big_vision import SPECS as PUBLISHED
+from backbones.zoo.state_dicts import build_by_name
 
 PREFIX = "timm:"
 SOURCES = ("hf-hub:", "local-dir:")
@@ -39,27 +40,43 @@ def _architectures() -> list[str]:
 
 
 def _build(
-    name: str, pretrained: bool = True, drop_path: float = 0.0, num_classes: int | None = None, **options: Any
+    name: str,
+    pretrained: bool = True,
+    drop_path: float = 0.0,
+    num_classes: int | None = None,
+    path: str | None = None,
+    prefix: str | None = None,
+    strict: bool = True,
+    **options: Any,
 ) -> FlexiBackbone:
+    """`path`, `prefix`, `strict`: weights from a file instead of timm's, see `build_from_checkpoint`."""
     keywords: dict[str, Any] = {"drop_path_rate": drop_path}
     if num_classes is not None:
         keywords["num_classes"] = num_classes
+    if path is not None:
+        trunk = build_by_name(name, path, prefix, strict, **keywords)
+        return FlexiBackbone(trunk, _normalisation(trunk), **options)
     if pretrained and not name.startswith(SOURCES) and not _config(name).has_weights:
         raise WeightsError(f"timm has no weights for {name!r}; pass pretrained=False for random ones")
     try:
         trunk = timm.create_model(name, pretrained=pretrained, **keywords)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         if not pretrained:
-            raise
-        raise WeightsError(
-            f"timm cannot get the weights of {name!r} ({str(error).splitlines()[0]}); fetch them on a machine with a "
-            "network (they land in HF_HOME) or pass pretrained=False"
-        ) from error
-    config = trunk.pretrained_cfg
-    encoder = FlexiBackbone(trunk, Normalisation(tuple(config["mean"]), tuple(config["std"])), **options)
+            raise ValueError(f"timm cannot make {name!r}: {reason}") from error
+        local = name.startswith("local-dir:")
+        hint = (
+            "" if local else "; fetch them on a machine with a network (they land in HF_HOME) or pass pretrained=False"
+        )
+        raise WeightsError(f"timm cannot get the weights of {name!r} ({reason}){hint}") from error
+    encoder = FlexiBackbone(trunk, _normalisation(trunk), **options)
     if pretrained and not name.startswith(SOURCES):
         encoder.flexible = _flexible(_config(name))
     return encoder
+
+
+def _normalisation(trunk: Any) -> Normalisation:
+    return Normalisation(tuple(trunk.pretrained_cfg["mean"]), tuple(trunk.pretrained_cfg["std"]))
 
 
 def _config(name: str) -> PretrainedCfg:
@@ -116,13 +133,15 @@ def _in_hub_cache(repository: str, files: tuple[str, ...]) -> str | None:
     return next((p for p in paths if isinstance(p, str)), None)
 
 
-def _obstacle(name: str, pretrained: bool = True, **options: Any) -> str | None:
+def _obstacle(name: str, pretrained: bool = True, path: str | None = None, **options: Any) -> str | None:
+    if path is not None:
+        return None if Path(path).is_file() else f"no weights file {path}"
     source, _, place = name.partition(":")
     if source == "local-dir":
         folder = Path(place)
         if not (folder / "config.json").is_file():
             return f"no {folder / 'config.json'}: a local-dir of timm has its config beside its weights"
-        weights = any(folder.glob(f"*{ending}") for ending in (".safetensors", ".pth", ".bin"))
+        weights = any(file.suffix in (".safetensors", ".pth", ".bin") for file in folder.iterdir())
         return None if weights or not pretrained else f"no weights (.safetensors, .pth, .bin) in {folder}"
     if not pretrained and source != "hf-hub":
         return None

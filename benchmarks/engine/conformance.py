@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from backbones import build_backbone
 from backbones.grids import patch_size
-from benchmarks.engine.sweep import Numbered
-from benchmarks.engine.training.optimizers import check_recipe
+from benchmarks.engine.batches.evaluation import Numbered
 from tasks.contract import Batch, Task, TaskError, View
 
 SAMPLES = 4
@@ -83,9 +82,9 @@ def _require(promise: bool, otherwise: str) -> None:
 
 def _card(task: Task) -> None:
     card = task.card
-    _require(bool(card.name and card.protocol and card.metric), "card needs name, protocol and metric")
+    _require(bool(card.name and card.protocol and card.metric), "card needs name, protocol and metrics")
     _require(card.image_size > 0, f"image_size {card.image_size} is not a number of pixels")
-    check_recipe(task.recipe)
+    task.recipe.check()
 
 
 def _data(task: Task) -> None:
@@ -123,12 +122,12 @@ def _loss(task: Task, model: nn.Module, batch: Batch, grid: int) -> None:
 
 def _predict(task: Task, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
     before = copy.deepcopy(model.state_dict())
-    whole = task.predict(model, batch, view, prepared)
+    whole = task.predict(model, batch, view.grid, prepared)
     for name, value in whole.items():
         _require(len(value) == len(batch), f"record {name!r} has {len(value)} entries for {len(batch)} samples")
-    again = task.predict(model, batch, view, prepared)
+    again = task.predict(model, batch, view.grid, prepared)
     _require(all(torch.equal(whole[k], again[k]) for k in whole), "the same batch gave another prediction")
-    halves = [task.predict(model, batch[i : i + 1], view, prepared) for i in range(len(batch))]
+    halves = [task.predict(model, batch[i : i + 1], view.grid, prepared) for i in range(len(batch))]
     for name, value in whole.items():
         parts = torch.cat([h[name] for h in halves])
         same = (
@@ -154,7 +153,7 @@ def _meter(task: Task, model: nn.Module, held: dict[str, Any], views: list[View]
     for part in task.parts(split):
         batch = held[f"samples of {part}"]
         for view in views:
-            meter.update(task.predict(model, batch, view, held["prepare"]), batch, view, part)
+            meter.update(task.predict(model, batch, view.grid, held["prepare"]), batch, view, part)
     meter.merge()
     try:
         rows = meter.rows()
@@ -163,5 +162,5 @@ def _meter(task: Task, model: nn.Module, held: dict[str, Any], views: list[View]
         return
     _require({v for v, _, _ in rows} == set(views), "not one row for each view")
     for _, metrics, samples in rows:
-        _require(task.card.metric in metrics, f"metric {task.card.metric!r} is not among {sorted(metrics)}")
+        _require(task.card.metric.name in metrics, f"metric {task.card.metric.name!r} is not among {sorted(metrics)}")
         _require(samples is None or "ids" in samples, "per-sample values need their ids")

@@ -14,7 +14,7 @@ from benchmarks.cost.rates import FILE, read_rates
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.store import Entry, Store, key_of
 from tasks import build_task
-from tasks.contract import Recipe, Task, TaskError, View
+from tasks.contract import Recipe, Task, View
 from tasks.data.errors import DataError
 
 
@@ -53,27 +53,20 @@ def cell_task(cell: Cell, data_root: str | Path) -> Task:
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with some values replaced. A value that is set by hand is no longer searched.
 
+    A warm-up that no longer fits a new number of steps keeps its share of them.
+
     Raises: TaskError for a name that no recipe has, or a value of another kind.
     """
-    for name, value in changes.items():
-        if not hasattr(recipe, name):
-            raise TaskError(f"a recipe has no {name!r}; it has: {', '.join(vars(recipe))}")
-        old = getattr(recipe, name)
-        if isinstance(old, bool | str) and not isinstance(value, type(old)):
-            raise TaskError(f"recipe: {name} must be a {type(old).__name__}, not {value!r}")
-        if name == "clip" and value is None:
-            continue
-        if isinstance(old, int | float) and not isinstance(value, int | float):
-            raise TaskError(f"recipe: {name} must be a number, not {value!r}")
     changes = dict(changes)
+    new = recipe.replaced(changes)
+    if "steps" in changes and "warmup" not in changes and 2 * recipe.warmup > new.steps > 0:
+        changes["warmup"] = recipe.warmup * new.steps // max(recipe.steps, new.steps, 2 * recipe.warmup)
     if "candidates" not in changes:
         tried = {name for candidate in recipe.candidates for name in candidate}
         if tried & set(changes):
             left = [{k: v for k, v in c.items() if k not in changes} for c in recipe.candidates]
             changes["candidates"] = tuple(c for i, c in enumerate(left) if c and c not in left[:i])
-    if "candidates" in changes:
-        changes["candidates"] = tuple(dict(c) for c in changes["candidates"])
-    return dataclasses.replace(recipe, **changes)
+    return recipe.replaced(changes)
 
 
 def grid_text(view: View) -> str:

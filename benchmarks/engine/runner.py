@@ -20,6 +20,7 @@ from backbones.cost import macs
 from backbones.grids import parse_schedule, patch_size
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
 from benchmarks.engine.batches.resident import LIMIT_GIB
+from benchmarks.engine.finite import Diverged
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.engine.sweep import SweepResult
@@ -176,7 +177,7 @@ class Runner:
         try:
             if self.accelerator.num_processes == 1:
                 self.store.check_writable()
-            wrote = self._cell(cell, task, place)
+            wrote = self._cell(cell, task, place, summary)
         except Exception as error:
             self._fail(cell, task, error, summary)
         else:
@@ -191,9 +192,10 @@ class Runner:
         late = last.started is not None and datetime.fromisoformat(last.started) >= self._started
         return last.error if late else None
 
-    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary) -> None:
+    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary, **of_view: Any) -> None:
         text = one_line(error)
-        row = Row(**self._identity(cell, task), status="failed", error=text, traceback=trace(error), env=environment())
+        identity = self._identity(cell, task) | of_view
+        row = Row(**identity, status="failed", error=text, traceback=trace(error), env=environment())
         if self.accelerator.is_main_process:
             try:
                 self.store.append([row])
@@ -202,7 +204,7 @@ class Runner:
         summary.failed.append((cell.label, text))
         self.say(f"  failed: {cell.label}: {text}")
 
-    def _cell(self, cell: Cell, task: Task, place: str) -> bool:
+    def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> bool:
         """Train where needed, look at what is missing, write the rows. False where nothing was missing."""
         started, clock = datetime.now(UTC), time.perf_counter()
         fingerprint = self._fingerprint(cell, task)
@@ -239,10 +241,14 @@ class Runner:
             if self.accelerator.is_main_process:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
-            values = "  ".join(f"{r.eval_grid}: {_value(r.metrics.get(task.card.metric))}" for r in rows)
-            self.say(f"  {split} {task.card.metric} at grid {values}")
-            for note in rows[0].notes:
+            metric = task.card.metric
+            values = "  ".join(f"{r.eval_grid}: {metric.show(r.metrics.get(metric.name), unit=False)}" for r in rows)
+            self.say(f"  {split} {metric.label} at grid {values}")
+            for note in dict.fromkeys(n for r in rows for n in r.notes):
                 self.say(f"  {note}")
+            for view, why in result.failed.items():
+                place_of = {"split": split, "eval_grid": _side(view.grid), "resize": view.resize}
+                self._fail(cell, task, Diverged(why), summary, **place_of)
         return True
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
@@ -263,14 +269,12 @@ class Runner:
 
     def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
         """One pass; the choice that won on minival is looked at under each view's own key."""
-        asked = {
-            dataclasses.replace(v, options=tuple(sorted({**dict(v.options), **trained.choice}.items()))): v
-            for v in views
-        }
+        asked = {dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v for v in views}
         self.trainer.calibrate(task, trained.model, views)
         result = self.trainer.sweep(task, trained.model, list(asked), split)
         result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
         result.seconds = {asked[v]: s for v, s in result.seconds.items()}
+        result.failed = {asked[v]: why for v, why in result.failed.items()}
         return result
 
     def _rows(
@@ -289,7 +293,7 @@ class Runner:
             seconds = result.seconds[view]
             side = task.card.image_size
             patch = patch_size(side, view.grid)
-            kept = None
+            options, kept = trained.choice | dict(view.options), None
             if samples is not None and self.accelerator.is_main_process:
                 kept = self.store.save_samples(keys[view], samples)
             cost = {
@@ -299,7 +303,7 @@ class Runner:
             rows.append(Row(
                 **identity, row_key=keys[view], view_key=view_key(task, view, split), split=split,
                 eval_grid=_side(view.grid), patch=_side(patch), resize=view.resize,
-                view_options=dict(view.options) | trained.choice, eval_options=task.options.stage("eval"),
+                view_options=options, eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
                 metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
                 training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
                 notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
@@ -318,8 +322,10 @@ class Runner:
         }  # fmt: skip
         if task is not None:
             row |= {
-                "protocol": task.card.protocol, "metric": task.card.metric, "image_size": task.card.image_size,
-                "higher_is_better": task.card.higher_is_better, "recipe": dataclasses.asdict(task.recipe),
+                "protocol": task.card.protocol, "metric": task.card.metric.name,
+                "measure": dataclasses.asdict(task.card.metric), "cluster": task.card.cluster or None,
+                "higher_is_better": task.card.metric.higher_is_better,
+                "image_size": task.card.image_size, "recipe": dataclasses.asdict(task.recipe),
                 "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
             }  # fmt: skip
         return row
@@ -327,7 +333,7 @@ class Runner:
     def _fingerprint(self, cell: Cell, task: Task) -> str:
         where = key_of({"task": cell.task, "options": dict(cell.options)})
         if where not in self._fingerprints:
-            self._fingerprints[where] = task.fingerprint()
+            self._fingerprints[where] = task.fingerprint("train" if "train" in task.card.splits else cell.splits[0])
         return self._fingerprints[where]
 
     def _shared(self, value: Any) -> Any:
@@ -356,10 +362,6 @@ def trace(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     except Exception:
         return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
-
-
-def _value(metric: float | None) -> str:
-    return "-" if metric is None else f"{metric:.4f}"
 
 
 def _side(grid: tuple[int, int]) -> int | str:

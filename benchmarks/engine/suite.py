@@ -214,7 +214,7 @@ def _cells(spec: SuiteSpec, entry: TaskSpec, task: Task, path: Path, node: Any, 
         listed, at = (backbone.train, (*at_backbones, place, "train")) if own else (trains, at_train)
         schedules = [_schedule(g, side, path, node, (*at, i)) for i, g in enumerate(listed)] if steps else [None]
         for schedule in dict.fromkeys(schedules):
-            views = [_view(g, schedule, side, path, node, (*at_eval, i)) for i, g in enumerate(evals)]
+            views = [_view(g, schedule, task, path, node, (*at_eval, i)) for i, g in enumerate(evals)]
             cells += [
                 Cell(
                     spec.name, entry.task, entry.options, entry.recipe, backbone.name, backbone.options, schedule,
@@ -243,23 +243,32 @@ def _schedule(spec: GridSpec, side: int, path: Path, node: Any, where: tuple) ->
         raise SuiteError(f"{path}:{_line(node, where)}: {error}") from None
 
 
-def _view(spec: GridSpec, schedule: str | None, side: int, path: Path, node: Any, where: tuple) -> View | None:
+def _view(spec: GridSpec, schedule: str | None, task: Task, path: Path, node: Any, where: tuple) -> View | None:
     """A view; `same` is the training grid (None where nothing is trained or the grid changes)."""
+    at, side = (task, path, node, where), task.card.image_size
     if spec.resize not in METHODS:
         line = _line(node, (*where, "resize"))
         raise SuiteError(f"{path}:{line}: no resize method {spec.resize!r}; there are: {', '.join(METHODS)}")
     if spec.grid == "same":
         parsed = parse_schedule(schedule) if schedule else None
-        return _as_view(parsed.grids[0], spec) if parsed and parsed.kind == "fixed" else None
+        return _as_view(parsed.grids[0], spec, *at) if parsed and parsed.kind == "fixed" else None
     text = _schedule(spec, side, path, node, where)
     parsed = parse_schedule(text)
     if parsed.kind != "fixed":
         raise SuiteError(f"{path}:{_line(node, where)}: evaluation needs a grid, not the schedule {text!r}")
-    return _as_view(parsed.grids[0], spec)
+    return _as_view(parsed.grids[0], spec, *at)
 
 
-def _as_view(grid: Grid, spec: GridSpec) -> View:
-    return View(grid, spec.resize, tuple(sorted(spec.options.items())))
+def _as_view(grid: Grid, spec: GridSpec, task: Task, path: Path, node: Any, where: tuple) -> View:
+    """A view whose options have been tried: their names, and their values beside the task's own."""
+    view = View(grid, spec.resize, tuple(spec.options.items()))
+    for name, value in spec.options.items():
+        try:
+            task.at(View(grid, options={name: value}))
+            type(task)(task.root, {**task.options.stage("train"), **task.options.stage("eval"), name: value}, task.seed)
+        except ValueError as error:
+            raise SuiteError(f"{path}:{_line(node, (*where, 'options', name))}: {error}") from None
+    return view
 
 
 def _check_recipe(task: Task, recipe: Mapping[str, Any], path: Path, node: Any, where: tuple) -> None:

@@ -22,7 +22,8 @@ from PIL import Image, features
 
 from backbones import build_backbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
-from benchmarks.engine.sweep import eval_batches, sweep
+from benchmarks.engine.batches.evaluation import eval_batches
+from benchmarks.engine.sweep import sweep
 from benchmarks.speed.throughput import take_turns
 from tasks import build_task
 from tasks.classification.preprocess import evaluation_view, larger_side

@@ -72,7 +72,9 @@ class Row(Mapping[str, Any]):
     # which answer
     status: str = "ok"
     metric: str | None = None
+    measure: Mapping[str, Any] = field(default_factory=dict)  # the metric's unit, scale, chance and margin
     higher_is_better: bool | None = None
+    cluster: str | None = None  # the per-sample value that says which samples belong together
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # fractions from 0 to 1, or the metric's unit
     images: int | None = None
     skipped: Mapping[str, Any] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
-from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, option, without_gradients
 from tasks.data.sets.labelled import labelled_set
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ClassificationOptions(Options):
     crop: str = option("", "train", "training crop: inception, resmall or resize; empty: the published recipe's")
     neighbours: int = option(20, "eval", "k-NN: how many vote")
     temperature: float = option(0.07, "eval", "k-NN: a vote weighs exp(cosine / temperature)")
+    probe: int = option(-1, "eval", "linear: which of the probes; -1: the best on minival")
 
 
 class Classification(LabelledTask):
@@ -72,9 +73,11 @@ class Classification(LabelledTask):
         self.side = chosen.image_size or known.image_size
         if self.side < 1 or chosen.neighbours < 1 or chosen.temperature <= 0:
             raise TaskError("image_size and neighbours must be 1 or more, temperature above 0")
+        if not -1 <= chosen.probe < len(LINEAR_RATES):
+            raise TaskError(f"probe {chosen.probe} is not one of 0 to {len(LINEAR_RATES) - 1}, or -1 for the best")
         self.recipe = _recipe(chosen.protocol, known.recipe)
         self.card = TaskCard(
-            "classification", f"{chosen.protocol}-v1", metric="top1", image_size=self.side,
+            "classification", f"{chosen.protocol}-v1", metrics=("top1", "top5"), image_size=self.side,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Kolesnikov et al. 2020 (BiT, transfer); Caron et al. 2021 (k-NN); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
@@ -120,24 +123,23 @@ class Classification(LabelledTask):
 
     def choices(self) -> list[dict[str, Any]]:
         """Which probe: they compete on minival."""
-        return [{"probe": i} for i in range(len(LINEAR_RATES))] if self.options.protocol == "linear" else []
+        chosen = self.options.protocol != "linear" or self.options.probe >= 0
+        return [] if chosen else [{"probe": i} for i in range(len(LINEAR_RATES))]
 
     def parts(self, split: str) -> tuple[str, ...]:
         return ("train", split) if self.options.protocol == "knn" else (split,)
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor | None) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor | None) -> dict[str, Tensor]:
         """`ranked` int32 [B, 5] (k-NN: `vector` float32 [B, D]) and `label`."""
         import torch
 
-        # the contract of a backbone is (images, grid); only a view that asks for another resize needs more
-        options = {} if view.resize == "pi" else {"resize": view.resize}
-        out = model(batch.images, view.grid, **options).float()
+        out = model(batch.images, grid).float()
         label = torch.as_tensor(batch.targets)
         if self.options.protocol == "knn":
             return {"vector": out, "label": label}
         if self.options.protocol == "linear":
-            out = out[dict(view.options).get("probe", 0)]
+            out = out[max(0, self.options.probe)]
         if prepared is not None:
             out = out.masked_fill(~prepared.to(out.device), -torch.inf)
         return {"ranked": out.topk(min(5, out.shape[1]), dim=1).indices.int(), "label": label}

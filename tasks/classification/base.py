@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,14 +64,14 @@ class LabelledTask(Task):
 
         return accuracy(records) | {"chance_top1": 1 / self.classes}
 
-    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         import torch
 
         from tasks.classification.scoring import right
-        from tasks.contract.meters import weighted_mean
+        from tasks.contract.meters import sums_of_mean
 
         records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
         label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
         values = np.full(len(label), np.nan)
         values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
-        return weighted_mean(values, weights)
+        return sums_of_mean(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,9 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images: Tensor, grid: Grid, **options: Any) -> Tensor:
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
         """Images [B, 3, H, W] -> logits [B, C]."""
-        return self.head(self.backbone(images, grid, **options).pooled)
+        return self.head(self.backbone(images, grid).pooled)
 
 
 class LinearProbes(nn.Module):
@@ -43,14 +42,14 @@ class LinearProbes(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def features(self, images: Tensor, grid: Grid, **options: Any) -> Tensor:
+    def features(self, images: Tensor, grid: Grid) -> Tensor:
         """float32 [B, D]."""
         with torch.no_grad():
-            return self.backbone(images, grid, **options).pooled.float()
+            return self.backbone(images, grid).pooled.float()
 
-    def forward(self, images: Tensor, grid: Grid, **options: Any) -> Tensor:
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
         """Images [B, 3, H, W] -> logits [K, B, C] of K classifiers."""
-        x = self.norm(self.features(images, grid, **options))
+        x = self.norm(self.features(images, grid))
         return torch.stack([head(x) for head in self.heads])
 
 
@@ -61,6 +60,6 @@ class Locked(nn.Module):
         super().__init__()
         self.backbone = Frozen(backbone)
 
-    def forward(self, images: Tensor, grid: Grid, **options: Any) -> Tensor:
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
         """Images [B, 3, H, W] -> float32 [B, D]."""
-        return nn.functional.normalize(self.backbone(images, grid, **options).pooled.float(), dim=-1)
+        return nn.functional.normalize(self.backbone(images, grid).pooled.float(), dim=-1)

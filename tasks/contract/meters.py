@@ -41,6 +41,10 @@ class RecordMeter:
             assert len(value) == len(batch), f"record {name} has {len(value)} entries for {len(batch)} samples"
         self._seen.setdefault(view, {}).setdefault(part, []).append(kept | {"ids": batch.ids.detach().cpu()})
 
+    def drop(self, view: View) -> None:
+        """Forget a view whose predictions are not finite."""
+        self._seen.pop(view, None)
+
     def merge(self) -> None:
         """Gather from all processes."""
         merged: dict[View, dict[str, list[Records]]] = {}
@@ -119,10 +123,11 @@ def bootstrap(values: Any, draws: int = 1000, seed: int = 0, level: float = 0.95
     return float(low), float(high)
 
 
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Means [draws] of per-sample values [N] under weights [draws, N]; NaN values are left out.
+def sums_of_mean(values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """`Task.sums` of a mean of per-sample values [N]; NaN values are left out.
 
-    Example: `weighted_mean(right, rng.multinomial(n, np.full(n, 1 / n), 1000))`
+    Example: `terms, metric = sums_of_mean(right); metric(terms.sum(0)[None])` is the mean
     """
     known = np.isfinite(values)
-    return (weights[:, known] @ values[known]) / np.maximum(weights[:, known].sum(1), 1e-12)
+    terms = np.stack([np.where(known, values, 0.0), known], 1).astype(np.float64)
+    return terms, lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1e-12)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from tasks.contract.errors import TaskError
+from tasks.contract.options import fitting
+
+OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam", "muon")
+SCHEDULES = ("cosine", "poly", "constant")
 
 
 @dataclass(frozen=True)
@@ -28,3 +38,65 @@ class Recipe:
     accumulate: int = 1
     candidates: tuple[Mapping[str, Any], ...] = ()  # recipe changes that compete on minival
     coupled: bool = False  # the loss looks across the batch: never split it
+
+    def replaced(self, changes: Mapping[str, Any]) -> Self:
+        """A recipe with some values replaced, their types checked; `check` looks at the whole.
+
+        Raises: TaskError for a name that no recipe has, or a value of another type.
+
+        Example: `recipe.replaced({"steps": 50, "warmup": 5})`
+        """
+        hints, known = typing.get_type_hints(type(self)), [f.name for f in dataclasses.fields(self)]
+        values = {}
+        for name, value in changes.items():
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 3, 0.4) or known
+                raise TaskError(f"recipe: no {name!r}; nearest: {', '.join(near)}")
+            values[name] = fitting(f"recipe: {name}", value, hints[name])
+        if isinstance(values.get("lr_groups"), Mapping):
+            groups = values["lr_groups"]
+            values["lr_groups"] = {k: fitting(f"recipe: lr_groups {k}", v, float) for k, v in groups.items()}
+        for candidate in values.get("candidates", ()):
+            if not isinstance(candidate, Mapping):
+                raise TaskError(
+                    f"recipe: candidates must be a list of mappings, such as [{{lr: 0.01}}], not {candidate!r}"
+                )
+            self.replaced(candidate)
+        return dataclasses.replace(self, **values)
+
+    def check(self) -> None:
+        """Refuse what cannot be trained: a value out of range, a warm-up as long as the training.
+
+        Raises: TaskError naming the first such value.
+        """
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                near = difflib.get_close_matches(str(getattr(self, name)), known, 3, 0.4) or known
+                raise TaskError(f"recipe: no {name} {getattr(self, name)!r}; nearest: {', '.join(near)}")
+        numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        numbers |= {f"lr_groups {name}": value for name, value in self.lr_groups.items()}
+        for name, value in numbers.items():
+            if isinstance(value, int | float) and not math.isfinite(value):
+                raise TaskError(f"recipe: {name} must be a finite number, not {value}")
+        for name in ("batch", "accumulate"):
+            if numbers[name] < 1:
+                raise TaskError(f"recipe: {name} must be 1 or more, not {numbers[name]}")
+        groups = [name for name in numbers if name.startswith("lr_groups ")]
+        for name in ("steps", "warmup", "lr", "weight_decay", "mixup", *groups):
+            if numbers[name] < 0:
+                raise TaskError(f"recipe: {name} must be 0 or more, not {numbers[name]}")
+        for name in ("ema", "drop_path"):
+            if not 0 <= numbers[name] < 1:
+                raise TaskError(f"recipe: {name} must be in [0, 1), not {numbers[name]}")
+        if self.clip is not None and self.clip <= 0:
+            raise TaskError(f"recipe: clip must be above 0, or null for no clipping, not {self.clip}")
+        if self.steps and self.warmup >= self.steps:
+            raise TaskError(f"recipe: warmup of {self.warmup} steps, but the training has {self.steps}; lower warmup")
+        if self.accumulate > self.batch:
+            raise TaskError(f"recipe: accumulate {self.accumulate} is more than the batch of {self.batch} images")
+        if self.coupled and (self.accumulate > 1 or self.clip_per_example):
+            raise TaskError("recipe: a coupled loss looks across the batch; no accumulation or per-example clip")
+        if self.clip_per_example and not self.clip:
+            raise TaskError("recipe: clip_per_example needs a clip above 0")
+        for candidate in self.candidates:
+            self.replaced({**candidate, "candidates": ()}).check()

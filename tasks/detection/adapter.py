@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract import (
     Batch,
     Grid,
+    Metric,
     Options,
     Recipe,
     Task,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.detection.scoring.meter import DetectionMeter
 
 SIDE = 720
+METRICS = tuple(Metric(name, chance=0.0) for name in ("AP", "APr", "APc", "APf", "AP50", "AP75", "AR"))
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class DetectionOptions(Options):
     mosaics: list = option(list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics")
     mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
     prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
-    pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5")
+    pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5", data=True)
 
 
 class Detection(Task):
@@ -89,7 +91,7 @@ class Detection(Task):
         if not 0 <= chosen.text_drop_path < 1:
             raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
         self.card = TaskCard(
-            "detection", "v2", metric="AP", image_size=self.side,
+            "detection", "v2", metrics=METRICS, image_size=self.side,
             splits={"train": None, "minival": None, "val": 19_809 if chosen.data == "lvis" else None}
             | ({"real": None} if chosen.data == "lvis_coco80" else {}),
             sources={chosen.data: SOURCES.get(chosen.data, SOURCE)},
@@ -106,7 +108,7 @@ class Detection(Task):
         except TaskError as error:
             return [str(error)]
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, split: str) -> str:
         return self.found.fingerprint()
 
     def dataset(self, split: str) -> DetectionData | TrainingData:
@@ -170,13 +172,13 @@ class Detection(Task):
         return category_queries(model.text, self.found.truth(split).names, self.options.prompts)
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor) -> dict[str, Tensor]:
         """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
         from tasks.data.boxes.protocols import Protocol
         from tasks.detection.boxes import to_pixels, top_pairs
         from tasks.detection.scoring.rules import RULES
 
-        found = model(batch.images, view.grid, prepared, normalised=True)
+        found = model(batch.images, grid, prepared, normalised=True)
         scores, categories, boxes = top_pairs(found.logits, found.boxes, RULES[Protocol.lvis].limit)
         height, width = batch.targets["size"].to(boxes.device)[:, :, None].unbind(1)
         return {"score": scores, "category": categories.int(), "box": to_pixels(boxes, height, width)}

@@ -7,7 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+import numpy as np
+
+from tasks.contract import (
+    Batch,
+    Grid,
+    Metric,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
 from tasks.data.errors import DataError
 from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
@@ -19,6 +33,7 @@ if TYPE_CHECKING:
 
     from tasks.retrieval.meter import RetrievalMeter
 
+METRICS = tuple(Metric(f"{way}_R@{k}") for way in ("t2i", "i2t") for k in (1, 5, 10))
 TEXT_CHUNK = 256  # captions a forward pass
 
 
@@ -54,7 +69,7 @@ class Retrieval(Task):
         if self.options.image_size <= 0 or self.options.captions_per_image < 0:
             raise TaskError("image_size must be positive and captions_per_image 0 or more")
         self.card = TaskCard(
-            "retrieval", "v1", metric="t2i_R@1", image_size=self.options.image_size, splits=self.data.form.sizes(),
+            "retrieval", "v1", metrics=METRICS, image_size=self.options.image_size, splits=self.data.form.sizes(),
             sources={self.options.data: self.data.card.source},
             citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
         )  # fmt: skip
@@ -117,11 +132,11 @@ class Retrieval(Task):
         return {"text": torch.cat(text), "count": count, "first": count.cumsum(0) - count}
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
         """`image` [B, D], `text` [B, C, D] (its captions, zeros after the last), `captions` [B] (how many)."""
         import torch
 
-        image = model.encode_image(batch.images, view.grid, batch.features, **_resize(view))
+        image = model.encode_image(batch.images, grid, batch.features)
         ids = batch.ids.to(image.device)
         first, count = prepared["first"][ids], prepared["count"][ids]
         slots = torch.arange(int(prepared["count"].max()), device=image.device)
@@ -148,12 +163,8 @@ class Retrieval(Task):
             shown.append((f"“{words}”: the five nearest images, the right one green", sheet))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Images are drawn with all their captions; the gallery stays whole."""
         ranks = samples["t2i_rank"]
-        right, count = ((ranks == 1).sum(1), (ranks > 0).sum(1))
-        return (weights @ right) / (weights @ count)
-
-
-def _resize(view: View) -> dict[str, str]:
-    return {} if view.resize == "pi" else {"resize": view.resize}
+        terms = np.stack([(ranks == 1).sum(1), (ranks > 0).sum(1)], 1).astype(np.float64)
+        return terms, lambda sums: sums[:, 0] / sums[:, 1]

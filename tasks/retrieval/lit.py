@@ -111,10 +111,10 @@ class LiT(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if loss == "sigmoid" else 1 / 0.07)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if loss == "sigmoid" else None
 
-    def encode_image(self, images: Tensor, grid: Grid, features: Any = None, **kwargs: Any) -> Tensor:
+    def encode_image(self, images: Tensor, grid: Grid, features: Any = None) -> Tensor:
         """[B, D] of length 1. `features`: what the locked tower gave for these images at this grid, if known."""
         if features is None:
-            features = self.backbone(images, grid, **kwargs)
+            features = self.backbone(images, grid)
         pooled = getattr(features, "pooled", features)
         return F.normalize(self.projection(pooled), dim=-1)
 

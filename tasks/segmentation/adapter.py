@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import (
+    Batch,
+    Grid,
+    Options,
+    Recipe,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
 from tasks.data.errors import DataError
 from tasks.data.sets.masked import masked_set
 from tasks.data.splits import Masked
@@ -66,14 +77,14 @@ class Segmentation(Task):
         self.crop = chosen.crop or (SCENES_CROP if chosen.data == "scenes" else MINI_CROP if small else CROP)
         if self.crop < 1:
             raise TaskError(f"crop {self.crop} is not a number of pixels")
-        self._check_looks(chosen.stage("eval"))
+        self._evaluation()
         self._loaded: dict[str, Masked] = {}
         self.data = masked_set(
             chosen.data, self.root, image_suffix=chosen.image_suffix, mask_suffix=chosen.mask_suffix,
             count=chosen.num_classes, ignore=chosen.ignore_index, reduce_zero=chosen.reduce_zero_label,
         )  # fmt: skip
         self.card = TaskCard(
-            "segmentation", "v1", metric="mIoU", image_size=self.crop,
+            "segmentation", "v1", metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
@@ -90,16 +101,18 @@ class Segmentation(Task):
                 weight_decay=0.01, drop_path=0.0, lr_groups=dict.fromkeys(new, 10.0),
             )  # fmt: skip
 
-    def _check_looks(self, looks: Mapping[str, Any]) -> tuple[int, int, tuple[float, ...], bool]:
-        stride = looks["stride"] or max(1, self.crop * 15 // 16)
+    def _evaluation(self) -> tuple[int, int, tuple[float, ...], bool]:
+        """Stride and shorter side in pixels, scales, flip, as the options say. Raises TaskError for invalid ones."""
+        chosen = self.options
+        stride = chosen.stride or max(1, self.crop * 15 // 16)
         if not 0 < stride <= self.crop:
             raise TaskError(f"stride {stride} leaves gaps or stands still; it must be 1..{self.crop} (the window)")
-        if looks["short_side"] < 0:
-            raise TaskError(f"short_side {looks['short_side']} is not a number of pixels")
-        scales = tuple(looks["scales"]) if isinstance(looks["scales"], list | tuple) else (looks["scales"],)
-        if not scales or any(s <= 0 for s in scales):
-            raise TaskError(f"scales {looks['scales']} must be one or more positive factors")
-        return stride, looks["short_side"], scales, bool(looks["flip"])
+        if chosen.short_side < 0:
+            raise TaskError(f"short_side {chosen.short_side} is not a number of pixels")
+        scales = tuple(chosen.scales) if isinstance(chosen.scales, list | tuple) else (chosen.scales,)
+        if not scales or any(isinstance(s, bool) or not isinstance(s, int | float) or not s > 0 for s in scales):
+            raise TaskError(f"scales {chosen.scales} must be one or more positive factors")
+        return stride, chosen.short_side, scales, chosen.flip
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
@@ -158,29 +171,27 @@ class Segmentation(Task):
         return {"loss": losses["loss_ce"], "count": (labels != IGNORE).sum(), "aAcc": accuracy.reshape(())}
 
     @without_gradients
-    def labels(self, model: nn.Module, batch: Batch, view: View) -> list[Tensor]:
+    def labels(self, model: nn.Module, batch: Batch, grid: Grid) -> list[Tensor]:
         """Predicted label maps uint8 `[H, W]`, in the sizes of the batch's labels."""
         from tasks.segmentation.windows import predict_labels
 
-        stride, short_side, scales, flip = self._check_looks({**self.options.stage("eval"), **dict(view.options)})
+        stride, short_side, scales, flip = self._evaluation()
         # one at a time, because sizes may differ
         images = [model.backbone.normalise(image[None])[0] for image in batch.images]
         cut = getattr(model.backbone, "chunks", None)
-        # the contract of a backbone is (images, grid); only a view that asks for another resize needs more
-        resize = None if view.resize == "pi" else view.resize
         return predict_labels(
-            lambda windows: model(windows, view.grid, resize),
+            lambda windows: model(windows, grid),
             images, self.crop, stride, [label.shape for label in batch.targets["label"]], short_side, scales, flip,
-            chunks=None if cut is None else lambda windows: cut(windows, view.grid),
+            chunks=None if cut is None else lambda windows: cut(windows, grid),
         )  # fmt: skip
 
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:
         """`counts` int64 `[B, 3, C]`: intersection, predicted and labelled area of each image and class."""
         import torch
 
         from tasks.segmentation.scoring.confusion import image_counts
 
-        found = zip(self.labels(model, batch, view), batch.targets["label"], strict=True)
+        found = zip(self.labels(model, batch, grid), batch.targets["label"], strict=True)
         return {"counts": torch.stack([image_counts(p, label, model.num_classes) for p, label in found])}
 
     def meter(self, split: str) -> SegmentationMeter:
@@ -201,14 +212,21 @@ class Segmentation(Task):
             batch = self.collate([(i, *dataset[i])])
             truth = batch.targets["label"][0]
             moved = batch.to(device)
-            labels = {f"grid {v.grid[0]}x{v.grid[1]}": self.labels(model, moved, v)[0].cpu() for v in samples}
+            labels = {}
+            for view in samples:
+                with self.viewing(model, view) as own:
+                    labels[f"grid {view}"] = own.labels(model, moved, view.grid)[0].cpu()
             image = F.interpolate(batch.images[0][None].float(), truth.shape, mode="area")[0].byte()
             shown.append(("image, truth, and the labels predicted at each grid", panel(image, truth, labels)))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
-        counts = samples["counts"].astype("float64")
-        total = (weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:])
-        intersection, predicted, labelled = total[:, 0], total[:, 1], total[:, 2]
-        union = predicted + labelled - intersection
-        return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        return samples["counts"].astype(np.float64), mean_iou
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """mIoU [R] of summed counts [R, 3, C]: intersections, predicted and labelled pixels; without classes that are
+    neither predicted nor labelled."""
+    intersection, predicted, labelled = counts[:, 0], counts[:, 1], counts[:, 2]
+    union = predicted + labelled - intersection
+    return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)

@@ -99,15 +99,13 @@ class Segmenter(nn.Module):
         finally:
             logging.disable(disabled)
 
-    def maps(self, images: Tensor, grid: Grid, resize: str | None = None) -> tuple[Tensor, ...]:
+    def maps(self, images: Tensor, grid: Grid) -> tuple[Tensor, ...]:
         """What the head reads: the feature map `[B, D, h, w]`, or four of a pyramid."""
-        # backbones of other packages may know one way to resize only; then nothing is passed
-        features = self.backbone(images, grid) if resize is None else self.backbone(images, grid, resize=resize)
-        single = features.map.permute(0, 3, 1, 2).contiguous()
+        single = self.backbone(images, grid).map.permute(0, 3, 1, 2).contiguous()
         return (single,) if self.neck is None else self.neck((single,) * 4)
 
-    def forward(self, images: Tensor, grid: Grid, resize: str | None = None) -> Tensor:
-        return self.head(self.maps(images, grid, resize))
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
+        return self.head(self.maps(images, grid))
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """mmseg's losses of logits `[B, C, h, w]` against labels `[B, H, W]` (255: ignored); `loss_ce`, `acc_seg`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
-from tasks.contract import Batch, Grid, Options, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
 from tasks.data.sets.labelled import labelled_set
 from tasks.upstream.presets import PRESETS, preset
 
@@ -42,7 +42,7 @@ class UpstreamOptions(Options):
     smallest_crop: float | None = option(None, "train", "least area of a crop, of batched presets; none: the preset's")
     jitter: float | None = option(None, "train", "of colours, of batched presets; none: the preset's")
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
-    metric: str = option("top1", "eval", "reported first: top1, or agreement with the teacher")
+    metric: str = option("top1", "train", "reported first, and chosen by: top1, or agreement with the teacher")
 
 
 class Upstream(LabelledTask):
@@ -94,11 +94,17 @@ class Upstream(LabelledTask):
         self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
-            "upstream", f"{chosen.preset}-v1", metric=chosen.metric, image_size=self.side,
+            "upstream", f"{chosen.preset}-v1", metrics=self._metrics(chosen.metric), image_size=self.side,
             splits=self.data.card_splits(), sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
+
+    def _metrics(self, first: str) -> tuple[Metric, ...]:
+        told = {"top1": Metric("top1"), "top5": Metric("top5")}
+        if self.teacher_name:
+            told |= {"agreement": Metric("agreement"), "kl": Metric("kl", "nats", higher_is_better=False, digits=3)}
+        return (told.pop(first), *told.values())
 
     @functools.cached_property
     def teacher(self) -> nn.Module | None:
@@ -230,12 +236,11 @@ class Upstream(LabelledTask):
         return {"allowed": self.allowed(split), "answers": {}}
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Any]) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: dict[str, Any]) -> dict[str, Tensor]:
         """`ranked` int32 [B, 5] and `label`; with a teacher `answer` int32 [B] and `kl` float32 [B]."""
         from tasks.upstream.losses import kl_divergence
 
-        options = {} if view.resize == "pi" else {"resize": view.resize}
-        logits = model(batch.images, view.grid, **options).float()
+        logits = model(batch.images, grid).float()
         allowed = prepared["allowed"]
 
         def ranked(found: Tensor) -> Tensor:
@@ -265,9 +270,9 @@ class Upstream(LabelledTask):
         }
         return alike if self.options.metric == "agreement" else super()._scores(records) | alike
 
-    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         if self.options.metric == "top1":
-            return super().resampled(samples, weights)
-        from tasks.contract.meters import weighted_mean
+            return super().sums(samples)
+        from tasks.contract.meters import sums_of_mean
 
-        return weighted_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64), weights)
+        return sums_of_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,9 @@ class UpstreamModel(nn.Module):
         self.backbone = backbone
         self.teacher = None if teacher is None else Frozen(teacher)
 
-    def forward(self, images: Tensor, grid: Grid, **options: Any) -> Tensor:
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
         """Images [B, 3, H, W] -> logits [B, K]."""
-        return self.backbone.head(self.backbone(images, grid, **options).pooled)
+        return self.backbone.head(self.backbone(images, grid).pooled)
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:

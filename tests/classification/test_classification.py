@@ -235,7 +235,7 @@ def test_drawn_scenes_are_a_folder_like_any_other(tmp_path) -> None:
 def test_names_of_data_and_options(tmp_path) -> None:
     for options, words in (
         ({"data": "car98"}, "cars98"), ({"protocol": "lineal"}, "finetune, linear, knn"), ({"crop": "x"}, "inception"),
-        ({"dat": 1}, "data, image_column"), ({"neighbours": 0}, "neighbours"),
+        ({"dat": 1}, "nearest: data"), ({"neighbours": 0}, "neighbours"),
     ):  # fmt: skip
         with pytest.raises(TaskError, match=words):
             build_task("classification", tmp_path, options)

@@ -273,5 +273,5 @@ def test_teacher_is_neither_trained_nor_kept() -> None:
     # the start is the teacher: at its own grid its answers, up to the fewer positions
     evaluated = task.collate([(i, *task.dataset("val")[i]) for i in range(16)])
     prepared = task.prepare(model, "val")
-    near, far = (task.predict(model, evaluated, v, prepared)["kl"].mean() for v in task.views([15, 4]))
+    near, far = (task.predict(model, evaluated, v.grid, prepared)["kl"].mean() for v in task.views([15, 4]))
     assert 0 <= near < far / 20 and len(prepared["answers"]) == 1

@@ -107,7 +107,7 @@ def test_flickr8k(tmp_path, monkeypatch) -> None:
     prepare("flickr8k", [source], tmp_path / "data", sizes, silent)
     sized(monkeypatch, "flickr8k", "captions", **sizes)
     task = build_task("retrieval", tmp_path / "data", {"data": "flickr8k"})
-    assert task.missing() == [] and task.fingerprint()
+    assert task.missing() == [] and task.fingerprint("train")
     found = captioned_set("flickr8k", tmp_path / "data").load("test")
     assert found.names == ["0_test.jpg", "1_test.jpg", "2_test.jpg"]
     assert found.captions[1][4] == "A test picture , number 1 , said 4 times ."
@@ -124,7 +124,7 @@ def test_coco(tmp_path, monkeypatch) -> None:
     ]
     prepare("coco", archives, tmp_path / "data", {"train": 5, "val": 3}, silent)
     task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80"})
-    assert task.missing() == [] and task.fingerprint()
+    assert task.missing() == [] and task.fingerprint("train")
     val = task.dataset("val")
     assert len(val) == 3 and val[0][0].shape == (3, 240, 240) and val[0][1]["size"].tolist() == [240, 320]
     for split in ("train", "val"):

@@ -32,7 +32,7 @@ def test_one_pass_over_two_grids_gives_rows(task):
     for indices in ((0, 1, 2), (3, 4)):
         batch = task.collate([(i, *data[i]) for i in indices])
         for view in views:
-            records = task.predict(model, batch, view, prepared)
+            records = task.predict(model, batch, view.grid, prepared)
             count = min(300, view.grid[0] * view.grid[1] * 3)
             assert records["box"].shape == (len(indices), count, 4)
             edge = batch.targets["size"].flip(1)[:, None]

@@ -10,8 +10,9 @@ from flexivit_toy import Toy
 from tiny_backbone import tiny
 
 from backbones.grids import GridSchedule, parse_schedule
+from benchmarks.engine.finite import Diverged
 from benchmarks.engine.randomness import seed_of, training_indices
-from benchmarks.engine.training.loop import Diverged, finetune
+from benchmarks.engine.training.loop import finetune
 from benchmarks.engine.training.optimizers import Averaged, lr_factor, parameter_groups
 from tasks.contract import Recipe, TaskError
 

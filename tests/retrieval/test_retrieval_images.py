@@ -20,7 +20,7 @@ class ColourBackbone(nn.Module):
 
     embed_dim = 3
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         tokens = nn.functional.adaptive_max_pool2d(images.float() / 255 - 0.5, tuple(grid)).permute(0, 2, 3, 1)
         return Features(tokens.mean((1, 2)), tokens, tokens.new_zeros(len(images), 0, 3))
 
@@ -28,7 +28,7 @@ class ColourBackbone(nn.Module):
 class Thumbnail(ColourBackbone):
     """The picture at 8 x 8 pixels, whatever the grid."""
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         small = nn.functional.adaptive_avg_pool2d(images.float(), 8).flatten(1)
         return Features(small - small.mean(1, keepdim=True), images[:, :, :1, :1], images[:, :0])
 
@@ -49,7 +49,7 @@ def sweep(task, model, grids, split="test", size=4, limit=None):
         indices = range(start, min(start + size, limit or len(dataset)))
         batch = task.collate([(i, *dataset[i]) for i in indices])
         for view in task.views(grids):
-            meter.update(task.predict(model, batch, view, None), batch, view, split)
+            meter.update(task.predict(model, batch, view.grid, None), batch, view, split)
     meter.merge()
     return meter.rows()
 

@@ -18,7 +18,7 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
 class Mean(nn.Module):
     embed_dim = 3
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         pooled = images.float().mean((2, 3)) - 90
         return Features(pooled, pooled[:, None, None], pooled[:, None][:, :0])
 

@@ -49,7 +49,7 @@ class TinyBackbone(nn.Module):
         self.proj = nn.Linear(3, self.embed_dim)
         self.calls = 0
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         self.calls += 1
         means = nn.functional.adaptive_avg_pool2d(images.float() / 127.5 - 1, tuple(grid))
         tokens = torch.tanh(self.proj(means.permute(0, 2, 3, 1)))
@@ -109,7 +109,7 @@ def evaluate(task, model, grids, size=3):
     for start in range(0, len(task.dataset("test")), size):
         batch = batch_of(task, "test", range(start, min(start + size, len(task.dataset("test")))))
         for view in task.views(grids):
-            meter.update(task.predict(model, batch, view, prepared), batch, view, "test")
+            meter.update(task.predict(model, batch, view.grid, prepared), batch, view, "test")
     meter.merge()
     return meter.rows()
 
@@ -194,7 +194,7 @@ def test_repeated_samples_count_once_in_any_order(tmp_path):
     prepared, meter = task.prepare(model, "test"), task.meter("test")
     for indices in ([5, 1, 7], [0, 2], [7, 6, 3, 4, 1]):
         batch = batch_of(task, "test", indices)
-        meter.update(task.predict(model, batch, View((4, 4)), prepared), batch, View((4, 4)), "test")
+        meter.update(task.predict(model, batch, (4, 4), prepared), batch, View((4, 4)), "test")
     assert meter.rows()[0][1] == evaluate(task, model, [4])[0][1]
 
 

@@ -27,7 +27,7 @@ class TinyEncoder(nn.Module):
     def normalise(self, images):
         return images if images.is_floating_point() else (images.float() - 127.5) / 127.5
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         cells = F.adaptive_avg_pool2d(self.normalise(images), grid).permute(0, 2, 3, 1)
         tokens = self.project(cells).sin()
         return Features(pooled=tokens.mean((1, 2)), map=tokens, prefix=tokens.flatten(1, 2)[:, :0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +18,7 @@ from backbones.grids import Grid, GridSchedule
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
+from benchmarks.engine.finite import check_step
 from benchmarks.engine.interrupts import deferred
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import in_step
@@ -27,7 +27,6 @@ from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.optimizers import (
     Averaged,
     build_optimizer,
-    check_recipe,
     clip_gradients,
     set_learning_rate,
 )
@@ -35,10 +34,6 @@ from benchmarks.store import key_of, write_atomically
 from tasks.contract import Batch, Recipe, Task, TaskError
 
 RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
-
-
-class Diverged(TaskError):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -138,7 +133,8 @@ def finetune(
 
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
     """
-    check_recipe(recipe)
+    recipe.check()
+    task = task.in_training()
     dataset, rank, world = task.dataset("train"), accelerator.process_index, accelerator.num_processes
     if not len(dataset):
         raise TaskError(f"split 'train' of {task.card.name} is empty")
@@ -180,7 +176,7 @@ def finetune(
     def told() -> None:
         """Read what the steps gave; a training that has gone astray ends here."""
         for step, values in ledger.read():
-            _check_finite(step, values["loss"], recipe)
+            check_step(values, step, recipe.lr)
             now = time.perf_counter()
             training.steps, training.seconds = step + 1, spent + now - started
             training.rate = (step + 1 - first) * recipe.batch / (now - started)
@@ -207,10 +203,10 @@ def finetune(
                 step_module, batch, grid, recipe, accelerator, parameters, training.notes,
                 seed_of("model", seed, step, rank),
             )  # fmt: skip
-            if not isinstance(values["loss"], Tensor) or not values["loss"].is_cuda:
-                _check_finite(step, float(values["loss"]), recipe)  # before it moves a weight; a GPU's is read later
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
+            if not isinstance(values["loss"], Tensor) or not values["loss"].is_cuda:
+                check_step(values, step, recipe.lr)  # before it moves a weight; a GPU's is read later
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:
@@ -234,12 +230,6 @@ def finetune(
         training.skipped = skipped.as_row()
         training.notes.append(skipped.note(len(dataset)))
     return training
-
-
-def _check_finite(step: int, loss: float, recipe: Recipe) -> None:
-    """Raises: Diverged where the loss is no number."""
-    if not math.isfinite(loss):
-        raise Diverged(f"loss is {loss} at step {step}: lower the learning rate ({recipe.lr})")
 
 
 def _steps(

@@ -17,15 +17,17 @@ from torch import nn
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
+from benchmarks.engine.batches.evaluation import eval_batches
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import may_skip
+from benchmarks.engine.finite import Diverged, broken_weight
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.plan import changed
 from benchmarks.engine.randomness import seed_of
 from benchmarks.engine.suite import Cell
-from benchmarks.engine.sweep import SweepResult, eval_batches, sweep
+from benchmarks.engine.sweep import SweepResult, sweep
 from benchmarks.engine.training.embeddings import LockedFeatures
-from benchmarks.engine.training.loop import Diverged, Training, finetune, open_checkpoint
+from benchmarks.engine.training.loop import Training, finetune, open_checkpoint
 from benchmarks.store import Store, key_of, write_atomically
 from tasks.contract import Recipe, Task, TaskError, View
 from tasks.contract.frozen import Frozen, keep_in_bfloat16
@@ -87,9 +89,10 @@ class Trainer:
         finished = [i for i, found in enumerate(scores) if found["score"] is not None]
         if not finished:
             raise TaskError(f"all {len(scores)} candidates diverged; lower their learning rates")
-        order = max if task.card.higher_is_better else min
-        best = order(finished, key=lambda i: scores[i]["score"])
-        self.say(f"  on minival {task.card.metric} {scores[best]['score']:.4f} wins: {scores[best]['candidate']}")
+        metric = task.card.metric
+        best = metric.best({i: scores[i]["score"] for i in finished})
+        shown = metric.show(scores[best]["score"])
+        self.say(f"  on minival {metric.name} {shown} wins: {scores[best]['candidate']}")
         trained = self._trained(cell, task, recipes[best], candidate_key(train_key, recipes[best]))
         if self.accelerator.is_main_process:
             for i, recipe in enumerate(recipes):
@@ -119,6 +122,10 @@ class Trainer:
                 progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
                 skip=may_skip(task, self.options.skip_broken), residents=self.residents,
             )  # fmt: skip
+            if broken := broken_weight(model):
+                raise Diverged(
+                    f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})"
+                )
             notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
             if self.accelerator.is_main_process:
                 state = {"model": model.state_dict(), "notes": notes}
@@ -131,7 +138,7 @@ class Trainer:
         if encode is None:
             return None
         identity = {
-            "weights": self.weights_hash(cell), "data": task.fingerprint(), "task": cell.task, "seed": task.seed,
+            "weights": self.weights_hash(cell), "data": task.fingerprint("train"), "task": cell.task, "seed": task.seed,
             "options": task.options.stage("train"), "precision": a.mixed_precision,
         }  # fmt: skip
         return LockedFeatures(
@@ -144,7 +151,7 @@ class Trainer:
         torch.manual_seed(seed_of("backbone", cell.seed))  # of weights that are not loaded
         encoder = build_backbone(cell.backbone, **more, **cell.backbone_options)
         torch.manual_seed(seed_of("head", cell.seed))
-        model = task.model(encoder).to(self.accelerator.device)
+        model = task.in_training().model(encoder).to(self.accelerator.device)
         if self.accelerator.mixed_precision == "bf16":
             keep_in_bfloat16(model)
         return model
@@ -157,11 +164,13 @@ class Trainer:
         found = self._read(f"{key}.choice.json")
         if found is None:
             grid = parse_schedule(cell.train).grids[-1] if cell.train else cell.views[0].grid
-            views = [View(grid, "pi", tuple(sorted(c.items()))) for c in choices]
+            views = [View(grid, options=c) for c in choices]
             result = self.sweep(task, model, views, "minival")
-            scores = {v: m[task.card.metric] for v, m, _ in result.rows}
-            best = (max if task.card.higher_is_better else min)(views, key=lambda v: scores[v])
-            found = {"choice": dict(best.options), "scores": [scores[v] for v in views]}
+            scores = {v: m[task.card.metric.name] for v, m, _ in result.rows}
+            if not scores:
+                raise Diverged(next(iter(result.failed.values())))
+            best = task.card.metric.best(scores)
+            found = {"choice": dict(best.options), "scores": [scores.get(v) for v in views]}
             self._write(f"{key}.choice.json", found)
         return found["choice"]
 
@@ -170,12 +179,14 @@ class Trainer:
         try:
             trained = self._trained(cell, task, recipe, key)
         except Diverged as error:
-            self.say(f"  out of the race: {error}")
+            self.say(f"  diverged: {error}")
             return None
-        options = tuple(sorted(trained.choice.items()))
-        views = [View(g, "pi", options) for g in parse_schedule(cell.train or "").grids]
+        views = [View(g, options=trained.choice) for g in parse_schedule(cell.train or "").grids]
         result = self.sweep(task, trained.model, views, "minival")
-        return sum(m[task.card.metric] for _, m, _ in result.rows) / len(result.rows)
+        if result.failed:
+            self.say(f"  diverged: {next(iter(result.failed.values()))}")
+            return None
+        return sum(m[task.card.metric.name] for _, m, _ in result.rows) / len(result.rows)
 
     def sweep(self, task: Task, model: nn.Module, views: Sequence[View], split: str) -> SweepResult:
         """One pass with this run's device, precision and budget."""

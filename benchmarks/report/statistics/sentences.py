@@ -23,6 +23,7 @@ class Wording:
         units: how many independent units there are, where samples come in `clusters` ("blocks"); "" where each sample
             stands for itself.
         chance: of the metric, None where it is not known.
+        digits: decimals of a value.
     """
 
     unit: str = "%"
@@ -32,6 +33,7 @@ class Wording:
     units: int = 0
     clusters: str = ""
     chance: float | None = None
+    digits: int = 1
 
     @property
     def points(self) -> str:
@@ -42,9 +44,9 @@ class Wording:
         text = f"{self.samples:,} {self.noun}"
         return f"{text} in {self.units:,} {self.clusters}" if self.clusters else text
 
-    def value(self, value: float, digits: int = 1) -> str:
+    def value(self, value: float) -> str:
         """`55.0 %`."""
-        return f"{self.scale * value:.{digits}f} {self.unit}".strip()
+        return f"{self.scale * value:.{self.digits}f} {self.unit}".strip()
 
 
 def sentence(verdict: GridVerdict, flexible: str, fixed: str, words: Wording, named: bool = True) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,9 @@ class ImageRetrieval(Task):
 
     @dataclass(frozen=True)
     class Options(Options):
-        data: str = option("cars98", "eval", "a known set, or a folder of class folders with a slash at its end")
-        image_size: int = option(120, "eval", "pixels per side; pictures are squeezed to a square")
-        pooling: str = option("pooled", "eval", "pooled (the backbone's own) or mean (of patch tokens)")
+        data: str = option("cars98", "train", "a known set, or a folder of class folders with a slash at its end")
+        image_size: int = option(120, "train", "pixels per side; pictures are squeezed to a square")
+        pooling: str = option("pooled", "train", "pooled (the backbone's own) or mean (of patch tokens)")
         index: str = option("flat", "eval", "faiss index: flat (exact), ivf or hnsw")
         cross_grid: bool = option(True, "eval", "also search galleries of the other grids of the sweep")
 
@@ -45,8 +45,8 @@ class ImageRetrieval(Task):
         super().__init__(root, options, seed)
         self.data = labelled_set(self.options.data, self.root, bare=True)
         self.card = TaskCard(
-            "image_retrieval", "v1", metric="R@1", image_size=self.options.image_size, splits=self.data.form.sizes(),
-            sources={self.options.data: self.data.card.source},
+            "image_retrieval", "v1", metrics=("R@1", "mAP@R"), image_size=self.options.image_size,
+            splits=self.data.form.sizes(), sources={self.options.data: self.data.card.source},
             citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
         )  # fmt: skip
         self._sets: dict[str, Labelled] = {}
@@ -75,12 +75,11 @@ class ImageRetrieval(Task):
         raise TaskError("image_retrieval trains nothing; its recipe has 0 steps")
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:
         """`vector` float32 [B, D], `label` int64 [B]."""
         import torch
 
-        kwargs = {} if view.resize == "pi" else {"resize": view.resize}
-        vector = model(batch.images, view.grid, batch.features, **kwargs)
+        vector = model(batch.images, grid, batch.features)
         return {"vector": vector, "label": torch.as_tensor(batch.targets)}
 
     def meter(self, split: str) -> ImageMeter:
@@ -101,8 +100,8 @@ class ImageRetrieval(Task):
             shown.append(("a query (black) and the five nearest pictures, green of the same class", sheet))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import weighted_mean
+        from tasks.contract.meters import sums_of_mean
 
-        return weighted_mean(samples["R@1"].astype("float64"), weights)
+        return sums_of_mean(samples["R@1"].astype("float64"))

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, option, without_gradients
 from tasks.data.pictures import read_rgb
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class Landmarks(Task):
 
     @dataclass(frozen=True)
     class Options(Options):
-        data: str = option("roxford5k", "eval", "roxford5k or rparis6k")
-        image_size: int = option(480, "eval", "pixels per side; pictures are squeezed to a square")
-        pooling: str = option("pooled", "eval", "pooled (the backbone's own) or mean (of patch tokens)")
+        data: str = option("roxford5k", "train", "roxford5k or rparis6k")
+        image_size: int = option(480, "train", "pixels per side; pictures are squeezed to a square")
+        pooling: str = option("pooled", "train", "pooled (the backbone's own) or mean (of patch tokens)")
 
     recipe = Recipe(steps=0)
 
@@ -110,7 +110,8 @@ class Landmarks(Task):
             near = difflib.get_close_matches(name, SETS, 2, 0.3) or sorted(SETS)
             raise TaskError(f"no landmarks {name!r}; nearest: {', '.join(near)}")
         self.card = TaskCard(
-            "landmark_retrieval", "v1", metric="mAP_medium", image_size=self.options.image_size, splits={"test": None},
+            "landmark_retrieval", "v1", metrics=("mAP_medium", "mAP_hard", "mAP_easy"),
+            image_size=self.options.image_size, splits={"test": None},
             sources={name: SOURCE}, citation="Radenovic et al., CVPR 2018, arXiv:1803.11285",
         )  # fmt: skip
         self.folder = self.root / name
@@ -133,7 +134,7 @@ class Landmarks(Task):
             return []
         return [f"{len(absent)} pictures are not in {self.folder / 'jpg'}, the first is {absent[0]}.jpg"]
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, split: str) -> str:
         return hashlib.sha256(repr(self.truth).encode()).hexdigest()[:16]
 
     def parts(self, split: str) -> tuple[str, ...]:
@@ -156,18 +157,17 @@ class Landmarks(Task):
         raise TaskError("landmark_retrieval trains nothing; its recipe has 0 steps")
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:
         """`vector` float32 [B, D]."""
-        more = {} if view.resize == "pi" else {"resize": view.resize}
-        return {"vector": model(batch.images, view.grid, batch.features, **more)}
+        return {"vector": model(batch.images, grid, batch.features)}
 
     def meter(self, split: str) -> LandmarkMeter:
         from tasks.retrieval.images.landmark_meter import LandmarkMeter
 
         return LandmarkMeter(self.truth.answers, split)
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import weighted_mean
+        from tasks.contract.meters import sums_of_mean
 
-        return weighted_mean(samples["mAP_medium"].astype("float64"), weights)
+        return sums_of_mean(samples["mAP_medium"].astype("float64"))

@@ -77,6 +77,15 @@ def image_counts(prediction: Tensor, label: Tensor, num_classes: int, ignore_ind
     return torch.stack((matrix.diagonal(), matrix[:, :num_classes].sum(0), matrix.sum(1)))
 
 
+def chance_iou(counts: Tensor) -> float:
+    """mIoU of the best constant map, from summed counts `[3, C]`: one class everywhere, 0 for all others that occur.
+
+    Example: a set of 60 % wall, 30 % floor and 10 % door has a chance of 0.6 / 3 = 0.2
+    """
+    labelled = counts[2].double().cpu()
+    return (labelled.max() / (labelled.sum() * (labelled > 0).sum())).item()
+
+
 def scores(counts: Tensor) -> dict[str, float]:
     """`mIoU`, `mAcc`, `aAcc` as fractions from summed counts `[3, C]`; NaN where nothing is labelled or predicted.
 

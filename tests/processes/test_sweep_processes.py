@@ -35,7 +35,7 @@ class Torn(Quarters):
 def look(rank: int, world: int, pictures: type[Quarters]) -> dict[str, Any]:
     task = Toy()
     task.dataset = lambda split: pictures(2000, COUNT)
-    task.predict = lambda m, b, v, p: {"logits": (x := m.head(m.backbone(b.images, v.grid).pooled)), "right": x > 0}
+    task.predict = lambda m, b, g, p: {"logits": (x := m.head(m.backbone(b.images, g).pooled)), "right": x > 0}
     seen, meter = [], task.meter("test")
     plain = meter.update
 
