@@ -174,8 +174,8 @@ class Detection(Task):
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor) -> dict[str, Tensor]:
         """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
+        from tasks.data.boxes.protocols import Protocol
         from tasks.detection.boxes import to_pixels, top_pairs
-        from tasks.detection.labels.protocols import Protocol
         from tasks.detection.scoring.rules import RULES
 
         found = model(batch.images, grid, prepared, normalised=True)

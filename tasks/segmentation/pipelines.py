@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from tasks.contract import TaskError
 from tasks.data.pictures import read_rgb
-from tasks.data.readers.label_maps import IGNORE, check_sizes
+from tasks.data.readers.label_maps import IGNORE, UPRIGHT, check_sizes
 from tasks.data.splits import Masked
 from tasks.segmentation import mmcv_lite
 
@@ -97,7 +97,7 @@ class SegmentationData(Dataset):
         place, mask = pictures.where(index), masks.where(index)
         image = np.ascontiguousarray(read_rgb(pictures.read(index), place)[..., ::-1])
         label = self.pairs.meaning.classes(masks.read(index), mask)
-        check_sizes(image.shape, label.shape, place, mask)
+        check_sizes(image.shape, label.shape, place, mask, UPRIGHT)
         return {
             "img": image, "img_shape": image.shape[:2], "ori_shape": image.shape[:2], "img_path": place,
             "gt_seg_map": label, "seg_fields": ["gt_seg_map"],

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import TaskError
+from tasks.data.boxes.protocols import Protocol
+from tasks.data.boxes.unusual import check_boxes
 from tasks.data.scenes import scenes_folder
 from tasks.detection.labels.annotations import Truth, read_labels, read_truth
-from tasks.detection.labels.box_checks import check_boxes
-from tasks.detection.labels.protocols import Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor

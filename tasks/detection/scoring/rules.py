@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.detection.labels.protocols import Protocol
+from tasks.data.boxes.protocols import Protocol
 
 
 @dataclass(frozen=True)
