@@ -238,6 +238,8 @@ class Runner:
             self.say(f"  {split} {metric.label} at grid {values}")
             for note in dict.fromkeys(n for r in rows for n in r.notes):
                 self.say(f"  {note}")
+            for views_alike in alike(result):
+                self.say(f"  identical samples at {', '.join(map(str, views_alike))}")
             for view, why in result.failed.items():
                 self._fail(cell, task, Diverged(why), summary, **self._of_view(split, view, identity))
         return True
@@ -294,6 +296,7 @@ class Runner:
         if asked["flexible"] is None:
             asked = asked | {"flexible": getattr(encoder, "flexible", None)}
         hashes = {view: samples_key(samples) for view, _, samples in result.rows}
+        same_as = {view: [v for v in group if v != view] for group in alike(result) for view in group}
         for view, metrics, samples in result.rows:
             key = identity.rows[split, view]
             counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
@@ -303,8 +306,6 @@ class Runner:
             options, kept = trained.choice | dict(view.options), None
             if samples is not None and self.accelerator.is_main_process:
                 kept = self.store.save_samples(key, samples)
-            same = [other for other in hashes if other != view and hashes[view] and hashes[other] == hashes[view]]
-            told = [f"samples at {view} are identical to those at {', '.join(map(str, same))}"] if same else []
             cost = {
                 "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
                 "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
@@ -314,8 +315,8 @@ class Runner:
                 patch=_side(patch), eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
                 metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
                 training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
-                notes=[*trained.notes.get("notes", []), *result.notes, *told], env=environment(), samples=kept,
-                samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same],
+                notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
+                samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],
                 skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
             ))  # fmt: skip
         return rows
@@ -343,6 +344,14 @@ class Runner:
     def _shared(self, value: Any) -> Any:
         """The main process's value, in all processes: they must decide alike."""
         return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+
+def alike(result: SweepResult) -> list[list[View]]:
+    """Views whose per-sample values are the same to the byte; what they differ in changed nothing."""
+    groups: dict[str | None, list[View]] = {}
+    for view, _, samples in result.rows:
+        groups.setdefault(samples_key(samples), []).append(view)
+    return [views for key, views in groups.items() if key is not None and len(views) > 1]
 
 
 def one_line(error: BaseException) -> str:

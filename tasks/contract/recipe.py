@@ -83,6 +83,9 @@ class Recipe:
 
         Raises: RecipeError naming the first such value.
         """
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise RecipeError(name, f"no {name} {getattr(self, name)!r}; there are: {', '.join(known)}")
         numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         numbers |= {f"lr_groups.{name}": value for name, value in self.lr_groups.items()}
         at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(
