@@ -35,7 +35,7 @@ SCENES = {"train": "detection/train.json", "val": "detection/val.json"}  # in th
 SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels; 720 for others
 # COCO lists every absent category; few of them imitate LVIS, whose images are each checked for a few
 FEDERATED = {"lvis_coco80": "federated_neg_category_ids.json"}
-HELD_OUT = 10  # every tenth training image is minival
+HELD_OUT = 10  # every tenth training image is minival; none of LVIS, on which nothing is chosen
 
 
 @functools.lru_cache(maxsize=4)
@@ -80,6 +80,7 @@ class DetectionSet:
     """
 
     def __init__(self, data: str, root: Path):
+        self.data = data
         if data == "scenes":
             self.folder, self.files, self.source = scenes_folder(root), SCENES, ""
             return
@@ -111,7 +112,7 @@ class DetectionSet:
         if source != "train":
             return data
         ids = sorted(i["id"] for i in data["images"])
-        held = set(ids[::HELD_OUT])
+        held = set() if self.data == "lvis" else set(ids[::HELD_OUT])
         chosen = held if split == "minival" else set(ids) - held
         return {
             **data,
