@@ -74,3 +74,15 @@ def test_segmentation_trains_at_the_scale_that_it_evaluates_at() -> None:
         assert task.scale[1] == short and task.recipe.end_lr == 1e-5
         assert "minival" not in task.card.splits
     assert build_task("segmentation", options={"data": "camvid11"}).scale is None
+
+
+def test_the_mask_decoder_drops_a_tenth_as_segmenter_does() -> None:
+    from torch import nn
+
+    from backbones import build_backbone
+    from tasks.segmentation.heads import Segmenter
+
+    head = Segmenter(build_backbone("flexivit_nano", pretrained=False), "segmenter", 3).head
+    rates = [m.p for m in head.modules() if isinstance(m, nn.Dropout) and m.p]
+    attention = [m.dropout for m in head.modules() if isinstance(m, nn.MultiheadAttention)]
+    assert set(rates) == {0.1} and attention == [0.1, 0.1]
