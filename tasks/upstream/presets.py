@@ -73,12 +73,12 @@ PRESETS = {
     ),
     # this project's own, for a nano on 40,000 small pictures: what a pass costs is small, so pictures are seen often
     "nano": Preset(
-        "tinyimagenet100", 40_000, 512, "softmax", 0.2, 2e-3, 2e-4, 400, 32, squeeze=True, epochs=100,
-        optimizer="adamw", batched=True, area=(0.25, 1.0), jitter=0.3, smoothing=0.1,
+        "tinyimagenet100", 40_000, 512, "softmax", 0.2, 2e-3, 2e-4, 400, 32, squeeze=True, epochs=40,
+        optimizer="muon", batched=True, area=(0.25, 1.0), jitter=0.3, smoothing=0.1,
     ),
     "nano_distill": Preset(
-        "tinyimagenet100", 40_000, 512, "kl", 0.2, 1e-3, 1e-4, 400, 8, teacher="vit_nano_g15", squeeze=True, epochs=100,
-        optimizer="adamw", batched=True, area=(0.25, 1.0), jitter=0.3,
+        "tinyimagenet100", 40_000, 512, "kl", 0.2, 1e-3, 1e-4, 400, 8, teacher="vit_nano_g15", squeeze=True, epochs=40,
+        optimizer="muon", batched=True, area=(0.25, 1.0), jitter=0.3,
     ),
 }  # fmt: skip
 

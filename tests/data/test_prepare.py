@@ -22,7 +22,7 @@ def silent(text: str) -> None:
 
 
 def test_tiny_imagenet(tmp_path) -> None:
-    from benchmarks.experiments.pretrain_data import load_tiny_imagenet
+    from benchmarks.studies.tiny_imagenet import load_tiny_imagenet
 
     source = official_forms.zipped(official_forms.tiny_imagenet(tmp_path), tmp_path / "tiny-imagenet-200.zip")
     said: list[str] = []
