@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,12 @@ from tasks.contract import (
     option,
     without_gradients,
 )  # fmt: skip
+from tasks.data.boxes.protocols import Protocol
 from tasks.data.errors import DataError, Missing
-from tasks.detection.labels.folders import FEDERATED, SIDES, SOURCE, SOURCES, DetectionData, DetectionSet
+from tasks.data.sets.boxed import boxed_set
+from tasks.data.splits import Boxed
+from tasks.detection.labels.annotations import Truth, truth_of
+from tasks.detection.labels.evaluation_set import DetectionData
 from tasks.detection.labels.shares import SHARES, check_mosaics
 from tasks.protocols import protocol
 from tasks.text.prompts import check_set
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 PROTOCOL = protocol("detection")
 SMALL_TOWERS = ("tiny", "nano", "small")  # from scratch
 SIDE, GREY = PROTOCOL.value("side"), PROTOCOL.value("grey")
+SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels of the padded square; 720 for others
 METRICS = tuple(Metric(name, chance=0.0) for name in ("AP", "APr", "APc", "APf", "AP50", "AP75", "AR"))
 
 
@@ -90,24 +94,31 @@ class Detection(Task):
         check_set(chosen.train_prompts), check_set(chosen.prompts)
         if not 0 <= chosen.text_drop_path < 1:
             raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
-        held = {} if chosen.data == "lvis" else {"minival": None}  # nothing is chosen on LVIS
+        self.data = boxed_set(chosen.data, self.root)
+        self._loaded: dict[str, Boxed] = {}
+        self._truths: dict[str, Truth] = {}
         self.card = TaskCard(
             "detection", PROTOCOL.version("detection"), metrics=METRICS, image_size=self.side,
-            splits={"train": None, **held, "val": None if held else 19_809}
-            | ({"real": None} if chosen.data == "lvis_coco80" else {}),
-            sources={chosen.data: SOURCES.get(chosen.data, SOURCE)},
+            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
 
-    @functools.cached_property
-    def found(self) -> DetectionSet:
-        return DetectionSet(self.options.data, self.root)
+    def boxed(self, split: str) -> Boxed:
+        """Names, encoded pictures and labels of a split, read once."""
+        if split not in self._loaded:
+            self._loaded[split] = self.data.load(split)
+        return self._loaded[split]
 
-    def missing(self) -> list[str | DataError]:
-        try:
-            return [*self.found.missing(), *self._missing_text()]
-        except TaskError as error:
-            return [str(error)]
+    def truth(self, split: str) -> Truth:
+        """Labels of a split by LVIS' rules, whatever their form."""
+        if split not in self._truths:
+            self._truths[split] = truth_of(self.boxed(split).labels, Protocol.lvis)
+        return self._truths[split]
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        usual = tuple(s for s in self.data.usual if s != "minival")
+        wanted = tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
+        return [*self.data.problems(wanted), *self._missing_text()]
 
     def _missing_text(self) -> list[DataError]:
         """A published tower at random weights asks nothing: trained at the published rate it stays random."""
@@ -122,17 +133,17 @@ class Detection(Task):
         return []
 
     def fingerprint(self, split: str) -> str:
-        return self.found.fingerprint()
+        return self.boxed(split).fingerprint
 
     def dataset(self, split: str) -> DetectionData | TrainingData:
         chosen = self.options
         if split != "train":
-            return DetectionData(self.found, split, self.side, chosen.pad)
+            return DetectionData(self.boxed(split), self.side, chosen.pad)
         from tasks.detection.labels.training_set import TrainingData
 
         return TrainingData(
-            self.found, self.side, zero_shot=chosen.zero_shot,
-            negatives=FEDERATED.get(chosen.data, "") if chosen.federated else "", prompts=chosen.train_prompts,
+            self.boxed(split), self.side, zero_shot=chosen.zero_shot,
+            negatives=self.data.negatives() if chosen.federated else {}, prompts=chosen.train_prompts,
             mosaics=chosen.mosaics, mask_quirk=chosen.mask_quirk,
         )  # fmt: skip
 
@@ -183,12 +194,11 @@ class Detection(Task):
         """Queries [K, E] of all categories, in the order of their ids; once for all grids."""
         from tasks.text.towers import category_queries
 
-        return category_queries(model.text, self.found.truth(split).names, self.options.prompts)
+        return category_queries(model.text, self.truth(split).names, self.options.prompts)
 
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor) -> dict[str, Tensor]:
         """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
-        from tasks.data.boxes.protocols import Protocol
         from tasks.detection.boxes import to_pixels, top_pairs
         from tasks.detection.scoring.rules import RULES
 
@@ -200,7 +210,7 @@ class Detection(Task):
     def meter(self, split: str) -> DetectionMeter:
         from tasks.detection.scoring.meter import DetectionMeter
 
-        return DetectionMeter(self.found, split)
+        return DetectionMeter(self.truth(split), split)
 
     def pictures(
         self, model: Detector, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
@@ -209,7 +219,7 @@ class Detection(Task):
         from tasks.detection.finder import Found
         from tasks.detection.panels import SHOWN, best_found, grid_caption, side_by_side
 
-        truth, dataset, shown = self.found.truth(split), self.dataset(split), []
+        truth, dataset, shown = self.truth(split), self.dataset(split), []
         for place in range(min(3, len(dataset))):
             image, own = dataset.picture(place), truth.image == place
             there = zip(truth.category[own], truth.box[own], strict=True)
