@@ -316,7 +316,8 @@ class Runner:
                 metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
                 training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
                 notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
-                samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],
+                samples_hash=hashes[view],
+                identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],
                 skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
             ))  # fmt: skip
         return rows
