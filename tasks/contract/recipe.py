@@ -89,9 +89,9 @@ class Recipe:
                 raise RecipeError(name, f"no {name} {getattr(self, name)!r}; there are: {', '.join(known)}")
         numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         numbers |= {f"lr_groups.{name}": value for name, value in self.lr_groups.items()}
-        at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(
-            ("steps", "warmup", "lr", "end_lr", "weight_decay", "mixup", *(n for n in numbers if n.startswith("lr_groups."))), 0
-        )
+        groups = [name for name in numbers if name.startswith("lr_groups.")]
+        positive = ("steps", "warmup", "lr", "end_lr", "weight_decay", "mixup", *groups)
+        at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(positive, 0)
         for name, value in numbers.items():
             field = name.partition(".")[0]
             if isinstance(value, int | float) and not math.isfinite(value):
