@@ -41,9 +41,8 @@ gpu:
 models: setup
 	$(BIN)/python run_all.py ls backbones
 
-# Trains the three nano models under one budget and draws their table: make nano DATA=path/to/tiny-imagenet-200
-NANO = flexivit_nano vit_nano_g8 vit_nano_g15
+# Trains the nano backbones on DATA/pretrain (Tiny ImageNet), which the suite `nano` describes: make nano DATA=DATA
 nano: setup
-	test -n "$(DATA)" || { echo "say where the pictures are: make nano DATA=path/to/tiny-imagenet-200" >&2; exit 2; }
-	for name in $(NANO); do $(BIN)/python -m benchmarks.experiments.pretrain $$name --data "$(DATA)" --images 19200 --lr 1.5e-3 || exit 1; done
-	$(BIN)/python -m benchmarks.experiments.pretrain_report results/runs/pretrain results/runs/nano
+	test -n "$(DATA)" || { echo "say where the pictures are: make nano DATA=DATA_ROOT" >&2; exit 2; }
+	$(BIN)/python run_all.py run nano --data-root "$(DATA)"
+	$(BIN)/python run_all.py report results/runs/nano

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
 from backbones.contract import BackboneSpec, WeightsError
+from backbones.trust import check_trusted, trusting
 from backbones.zoo import files
 
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
@@ -100,8 +101,8 @@ def backbone_spec(name: str, trust: bool = True) -> BackboneSpec:
     if name in _BROKEN:
         raise ValueError(_BROKEN[name])
     if ":" in name:
-        if not trust:
-            raise ValueError(f"backbone {name!r} is code to be imported and run; pass --trust if you trust its origin")
+        with trusting(trust):
+            check_trusted("backbone", name)
         return BackboneSpec(name, functools.partial(_call, name, _imported(name)))
     near = difflib.get_close_matches(name, known, 3, 0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"
@@ -174,8 +175,8 @@ def availability(name: str, trust: bool = True, **options: Any) -> str | None:
     """
     try:
         if ":" in name and not name.startswith("timm:") and not files.is_file_name(name) and name not in _known():
-            if not trust:
-                backbone_spec(name, trust)
+            with trusting(trust):
+                check_trusted("backbone", name)
             return _findable(name)
         spec = backbone_spec(name, trust)
         return spec.obstacle(**options) if spec.obstacle else None

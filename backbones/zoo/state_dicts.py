@@ -30,6 +30,9 @@ PARTS = (
 )  # fmt: skip
 
 
+FOREIGN = ("rope", ".attn.q_proj.", ".attn.q_bias", ".mlp.w1.")  # of Eva and its kin
+
+
 def build_from_checkpoint(
     path: str,
     drop_path: float = 0.0,
@@ -80,7 +83,7 @@ def architecture(
 
     Raises: WeightsError for a model of another family, or positions that fit no grid.
     """
-    if other := next((k for k in state if "rope" in k or ".attn.q_proj." in k or ".mlp.w1." in k), None):
+    if other := next((k for k in state if any(part in k for part in FOREIGN)), None):
         raise WeightsError(f"{where}: key {other!r} is not one of a VisionTransformer; use timm:NAME with path={where}")
     kernel = state[KERNEL]
     if kernel.ndim != 4:

@@ -43,8 +43,6 @@ class Listing(StrEnum):
     suites = "suites"
 
 
-
-
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -155,7 +153,7 @@ def plan(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="acceleration, pi_resize or representations.")],
+    name: Annotated[str, typer.Argument(help="pi_resize or representations.")],
     scale: Annotated[str, typer.Argument(help="demo, mini or paper.")] = "mini",
     data_root: DataRoot = Path("data"),
     out: Out = None,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.cli.options import Trust
+
 Margin = Annotated[
     float | None,
     typer.Option(
@@ -26,6 +28,7 @@ def report(
         Path | None, typer.Option(help="Where it is written; default FOLDER/report, of several results/reports/A+B.")
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Also README, plots and CSV to be kept, there.")] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """The page, tables, verdicts and plots of a run, or of several where protocols and data agree.
@@ -35,7 +38,7 @@ def report(
     from benchmarks.report.build import as_rows, latency_lines, read_report, report_folder, write_measured, write_report
     from benchmarks.store import Store
 
-    stores = [Store(folder) for folder in dict.fromkeys(folders)]
+    stores = [Store(folder, trust) for folder in dict.fromkeys(folders)]
     for store in stores:
         if not (rows := store.rows()):
             raise ValueError(f"no rows in {store.path}; run a suite with --out {store.folder} first")
@@ -64,6 +67,7 @@ def compare(
         Path | None, typer.Option(help="Folder with both backbones; default: the one under results/runs.")
     ] = None,
     margin: Margin = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """May the first replace the second? At every grid that both have, with what would decide it.
@@ -80,13 +84,13 @@ def compare(
         if not all(folders):
             name = second if folders[0] else first
             raise ValueError(f"{name} is no folder; compare two folders, or two backbones of one with --run FOLDER")
-        stores = [Store(name) for name in (first, second)]
+        stores = [Store(name, trust) for name in (first, second)]
         for store in stores:
             if not store.rows():
                 raise ValueError(f"no rows in {store.path}; run a suite with --out {store.folder} first")
         found, notes = compare_folders(stores[0], stores[1], margin)
     else:
-        found = compare_backbones(Store(run or folder_with(first, second)), first, second, margin)
+        found = compare_backbones(Store(run or folder_with(first, second), trust), first, second, margin)
     if as_json:
         print(json.dumps({"notes": notes, "comparisons": [pairwise_json(v) for v in found]}, indent=1))
         return

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tasks.contract.score import Score
-from tasks.detection.labels.protocols import Protocol
+from tasks.data.boxes.protocols import Protocol
 
 score = typer.Typer(
     help="Score predictions made anywhere. Prints JSON of one form: task, protocol, metrics, counts.",

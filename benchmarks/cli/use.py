@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.cli.options import Trust
+
 use = typer.Typer(help="Use what a run has trained.", no_args_is_help=True)
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -29,6 +31,7 @@ def detect(
     grid: Annotated[int, typer.Option(min=1, help="Patches a side.")] = 15,
     threshold: Annotated[float, typer.Option(help="Score from 0 to 1; default 0.1, with --like 0.6.")] = -1.0,
     out: Annotated[Path | None, typer.Option(help="Write the picture with its boxes here.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Find things in a picture by text or by example; JSON on standard output.
 
@@ -38,7 +41,7 @@ def detect(
 
     if bool(text) == bool(like):
         raise ValueError("say what to look for: --text WORDS, or --like X,Y,W,H")
-    finder = detector_of(run, owlvit, data_root, {"backbone": backbone, "train_grid": train_grid})
+    finder = detector_of(run, owlvit, data_root, {"backbone": backbone, "train_grid": train_grid}, trust)
     found = find_things(finder, image, text or [], like, grid, threshold if threshold >= 0 else None, out)
     print(json.dumps([{"label": f.label, "score": round(f.score, 4), "box": list(f.box)} for f in found], indent=1))
 
@@ -53,6 +56,7 @@ def zeroshot(
     train_grid: TrainGrid = "*",
     grids: Annotated[str, typer.Option(help="Grids, separated by commas.")] = "4,8,15",
     prompts: Annotated[str, typer.Option(help="openai (80), simple (7) or plain (1).")] = "openai",
+    trust: Trust = False,
 ) -> None:
     """Classify by the class names alone, with the towers of a retrieval run; JSON on standard output.
 
@@ -62,7 +66,7 @@ def zeroshot(
 
     sides = [int(g) for g in grids.split(",")]
     wanted = {"backbone": backbone, "train_grid": train_grid}
-    print(json.dumps(zero_shot(run, data, data_root, split, wanted, sides, prompts), indent=1))
+    print(json.dumps(zero_shot(run, data, data_root, split, wanted, sides, prompts, trust), indent=1))
 
 
 @use.command(name="export-index")
@@ -96,6 +100,7 @@ def export_backbone(
     backbone: Backbone = "*",
     train_grid: TrainGrid = "*",
     half: Annotated[bool, typer.Option("--half", help="16-bit floats, half the size.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Write the backbone that a run trained as a file, whose path is then a backbone's name; the newest row that fits.
 
@@ -104,5 +109,5 @@ def export_backbone(
     from benchmarks.use.trained import export_backbone as write
 
     wanted = {"task": task, "data": data, "backbone": backbone, "train_grid": train_grid}
-    label = write(run, out, data_root, wanted, half)
+    label = write(run, out, data_root, wanted, half, trust)
     print(f"{out}: {label}\ntry: run_all.py run mini/classification --set 'backbones=[{out}]'")

@@ -16,8 +16,10 @@ from benchmarks.report.answers.questions import Group, entries, failures, newest
 from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.page import build_page, commands, environments
 from benchmarks.report.plots import plot, save_png
-from benchmarks.report.tables import CAPTION, as_csv, as_markdown, latex, markdown, table_of
-from benchmarks.store import Row, Store, write_atomically
+from benchmarks.report.tables import CAPTION, as_csv, as_markdown, latex, markdown, plain, table_of
+from benchmarks.store import Row, Store, key_of, write_atomically
+
+LONGEST = 200  # bytes of a file's name; file systems take 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,20 +86,23 @@ def write_measured(report: Report, folder: Path) -> Path:
     good = newest(report.rows)
     folder.mkdir(parents=True, exist_ok=True)
     reading = folder / "reading.md"
-    parts = [f"# {' + '.join(dict.fromkeys(str(r.suite) for r in good))}\n", *(f"- {note}" for note in report.notes)]
+    suites = " + ".join(dict.fromkeys(str(r.suite) for r in good))
+    parts = [f"# {plain(suites)}\n", *(f"- {plain(note)}" for note in report.notes)]
     for answer in report.answers:
         table = table_of(answer)
-        parts += [f"## {table.title}\n", *(f"- {line}" for line in answer.lines()), "", as_markdown(table), ""]
+        lines = [f"- {plain(line)}" for line in answer.lines()]
+        parts += [f"## {plain(table.title)}\n", *lines, "", as_markdown(table), ""]
         if any("±" in cell for line in table.lines for cell in line):
             parts.append(f"{CAPTION}.\n")
-        parts += [f"![{answer.group[-1]} against {a}]({name})\n" for a, name in _plots(answer, folder).items()]
+        parts += [f"![{plain(answer.group[-1])} against {a}]({name})\n" for a, name in _plots(answer, folder).items()]
     if reading.is_file():  # what people have to say of the numbers is written by hand
         parts += ["## Reading it\n", reading.read_text(encoding="utf-8").strip(), ""]
     parts.append("## How it was measured\n")
     for command in commands(good):
-        parts.append(f"- `python {command['text']}` at revision {command['revision']}: {len(command['cells'])} cells")
+        text = " ".join(command["text"].replace("`", "'").split())
+        parts.append(f"- `python {text}` at revision {plain(command['revision'])}: {len(command['cells'])} cells")
     dates = sorted({r.finished[:10] for r in good if r.finished})
-    parts += [f"- {line}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
+    parts += [f"- {plain(line)}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
     parts.append(
         "Verdicts are of non-inferiority: may the flexible model replace the fixed one, if it may lose the margin? "
         "Differences are flexible minus fixed, positive where the flexible one is better. Every number is in "
@@ -138,7 +143,8 @@ def _plots(answer: Answer, folder: Path) -> dict[str, str]:
 
 def _file(group: Group) -> str:
     """A file name of letters, digits and dashes: names from data cannot lead out of the folder."""
-    return "-".join("".join(c if c.isalnum() else "-" for c in part).strip("-") for part in group if part)
+    name = "-".join("".join(c if c.isalnum() else "-" for c in part).strip("-") for part in group if part)
+    return name if len(name.encode()) < LONGEST else f"{name[: LONGEST // 8]}-{key_of({'group': group})}"
 
 
 def report_folder(stores: Sequence[Store]) -> Path:

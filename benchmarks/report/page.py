@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from benchmarks.report.plots import plot, svg
 from benchmarks.report.published import beside
 from benchmarks.report.tables import CAPTION, table_of
 from benchmarks.store import Row, Store
-from benchmarks.store.gallery import FOLDER
+from benchmarks.store.gallery import kept_pictures
 
 PICTURES = 36  # more make the page heavy; the rest stays in its folder
 
@@ -46,11 +45,12 @@ def build_page(stores: Sequence[Store], answers: Sequence[Answer], notes: Sequen
     dates = sorted(r.finished[:10] for r in good if r.finished)
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
     columns, lines = matrix(answers)
+    pictures = [p for store in stores for p in _pictures(store)][:PICTURES]  # before the faults are listed
     return page.render(
         name=" + ".join(dict.fromkeys(r.suite or "" for r in good)) or stores[0].folder.name, rows=len(good),
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated", parts=parts, caption=CAPTION,
         columns=columns, matrix=lines, notes=[*notes, *(f for store in stores for f in store.faults)],
-        costs=_costs(good), pictures=[p for store in stores for p in _pictures(store)][:PICTURES],
+        costs=_costs(good), pictures=pictures,
         failed=[f"{k}: {v}" for k, v in failures(rows).items()], commands=commands(good),
         environments=environments(good),
     )  # fmt: skip
@@ -84,16 +84,15 @@ def _costs(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _pictures(store: Store) -> list[dict[str, str]]:
-    folder = (store.folder / FOLDER).resolve()
-    index = folder / "index.json"
-    if not index.is_file():
-        return []
-    found = []
-    for name, caption in json.loads(index.read_text(encoding="utf-8")).items():
-        path = (folder / name).resolve()
-        if path.parent == folder and path.is_file():  # a name can not point out of the folder
-            found.append({"data": _jpeg(path), "caption": str(caption)})
-    return found[:PICTURES]
+    shown = []
+    for path, caption in kept_pictures(store):
+        try:
+            shown.append({"data": _jpeg(path), "caption": caption})
+        except (OSError, ValueError, SyntaxError) as error:  # PIL raises the last for a damaged PNG
+            store.report_fault(f"{path} cannot be read and is left out: {error}")
+        if len(shown) == PICTURES:
+            break
+    return shown
 
 
 def _jpeg(path: Path) -> str:

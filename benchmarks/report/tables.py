@@ -71,25 +71,32 @@ def markdown(answers: Sequence[Answer], failed: Mapping[str, str] | None = None)
 
     Example: `print(markdown(answers(entries([Store("results/runs/mini")]))))`
     """
-    parts = [f"### {_plain(table.title)}\n\n{as_markdown(table)}" for table in map(table_of, answers)]
+    parts = [f"### {plain(table.title)}\n\n{as_markdown(table)}" for table in map(table_of, answers)]
     if any("±" in part for part in parts):
         parts.append(CAPTION + ".")
     if failed:
-        parts.append("\n".join(["### failed", "", *(f"- {_plain(k)}: {_plain(v)}" for k, v in failed.items())]))
+        parts.append("\n".join(["### failed", "", *(f"- {plain(k)}: {plain(v)}" for k, v in failed.items())]))
     return "\n\n".join(parts) + "\n"
 
 
 def as_markdown(table: Table) -> str:
     """One table; what comes from data can neither break it nor be HTML."""
     head = [
-        f"| backbone | trained at | {' | '.join(map(_plain, table.columns))} |",
+        f"| backbone | trained at | {' | '.join(map(plain, table.columns))} |",
         f"| --- | ---: |{' ---: |' * len(table.columns)}",
     ]
-    return "\n".join([*head, *(f"| {' | '.join(map(_plain, line))} |" for line in table.lines)])
+    return "\n".join([*head, *(f"| {' | '.join(map(plain, line))} |" for line in table.lines)])
 
 
-def _plain(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "/").replace("\n", " ")
+_MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", "[": "&#91;", "`": "&#96;", "|": "/", "\n": " ", "\r": " "})
+
+
+def plain(text: str) -> str:
+    """Text for markdown that is neither HTML, a link, a picture nor code, and cannot break a table.
+
+    Example: `plain("<script>")` is "&lt;script>"
+    """
+    return text.translate(_MARKDOWN)
 
 
 _LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$",

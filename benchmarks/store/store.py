@@ -19,7 +19,8 @@ from benchmarks.store.upgrades import rows_of_csv
 class Store:
     """A folder of results: `rows.jsonl`, `samples/`, `checkpoints/`, `locks/`. Whatever it reads runs nothing.
 
-    `faults`: lines about what in the folder could not be read; each is also a warning, once.
+    `faults`: lines about what in the folder could not be read; each is also a warning, once. `trust`: may tasks and
+    backbones that its rows name as `module:callable` be imported by who opens them?
 
     Example::
 
@@ -28,8 +29,8 @@ class Store:
         [row.metrics for row in store.rows()]
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, trust: bool = False):
+        self.folder, self.trust = Path(folder), trust
         self.path = self.folder / "rows.jsonl"
         self.faults: list[str] = []
         self._locks = Locks(self.folder / "locks")

@@ -22,7 +22,9 @@ from tasks.data.pictures import read_rgb
 from tasks.detection.finder import Finder, Found, draw
 
 
-def detector_of(run: Path | None, owlvit: Path | None, data_root: Path, wanted: Mapping[str, Any]) -> Finder:
+def detector_of(
+    run: Path | None, owlvit: Path | None, data_root: Path, wanted: Mapping[str, Any], trust: bool = False
+) -> Finder:
     """A detector out of a run's rows, or with published OWL-ViT weights from a `.safetensors` of transformers.
 
     Raises: TaskError where neither or both are named, or nothing matches.
@@ -41,7 +43,7 @@ def detector_of(run: Path | None, owlvit: Path | None, data_root: Path, wanted: 
             raise TaskError(f"{owlvit} cannot be read: {error}") from error
         detector = load_owlvit(state).eval()
         return Finder(detector, detector.backbone.image_size[0])
-    store = Store(run)
+    store = Store(run, trust)
     task, model = reopen(store, find_row(store, {"task": "detection", **wanted}), data_root)
     return Finder(model, task.side, task.options.pad, task.options.prompts)
 
@@ -70,7 +72,14 @@ def find_things(
 
 @torch.no_grad()
 def zero_shot(
-    run: Path, data: str, data_root: Path, split: str, wanted: Mapping[str, Any], grids: Sequence[int], prompts: str
+    run: Path,
+    data: str,
+    data_root: Path,
+    split: str,
+    wanted: Mapping[str, Any],
+    grids: Sequence[int],
+    prompts: str,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Top-1 and top-5 of a classification set by its class names, at each grid, with the towers of a retrieval row.
 
@@ -78,7 +87,7 @@ def zero_shot(
     """
     from tasks.retrieval.zeroshot import class_embeddings, templates, zero_shot_metrics
 
-    store = Store(run)
+    store = Store(run, trust)
     row = find_row(store, {"task": "retrieval", **wanted})
     task, model = reopen(store, row, data_root)
     side = task.options.image_size
@@ -100,14 +109,16 @@ def zero_shot(
 
 
 @torch.no_grad()
-def export_backbone(run: Path, out: Path, data_root: Path, wanted: Mapping[str, Any], half: bool = False) -> str:
+def export_backbone(
+    run: Path, out: Path, data_root: Path, wanted: Mapping[str, Any], half: bool = False, trust: bool = False
+) -> str:
     """Write the backbone that a row's training left, with its classifier where it has one; the row's label.
 
     What was written is opened again and must give the same features, to 1e-5 (`half`: 1e-2).
 
     Raises: TaskError for a row or weights that are not there, or a backbone that such a file cannot hold.
     """
-    store = Store(run)
+    store = Store(run, trust)
     row = find_row(store, wanted)
     encoder = getattr(reopen(store, row, data_root)[1], "backbone", None)
     encoder = encoder.module if isinstance(encoder, Frozen) else encoder

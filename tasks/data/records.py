@@ -38,14 +38,14 @@ class Records:
         self.values: list[dict[str, Any]] = values
         if set(map(type, values)) - {dict}:
             at = next(i for i, value in enumerate(values) if type(value) is not dict)
-            raise Wrong(f"must be an object, not {shown(values[at])}", path=path, place=self._place(at))
+            raise Wrong(f"must be an object, not {shown(values[at])}", path=path, place=self.place(at))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def fault(self, at: int, field: str, reason: str, advice: str = "") -> Wrong:
         """The error for one object, to be raised by who checks more than a type."""
-        return Wrong(reason, path=self.path, place=self._place(at), field=field, advice=advice)
+        return Wrong(reason, path=self.path, place=self.place(at), field=field, advice=advice)
 
     def ids(self, field: str) -> np.ndarray:
         """Identifiers: int64 [N], or a column of str where all are texts.
@@ -125,7 +125,7 @@ class Records:
         if _ABSENT in values:
             at = values.index(_ABSENT)
             present = ", ".join(map(str, self.values[at])) or "nothing"
-            raise Wrong(f"has no {field!r}; it has: {present}", path=self.path, place=self._place(at))
+            raise Wrong(f"has no {field!r}; it has: {present}", path=self.path, place=self.place(at))
         return values
 
     def _integers(self, field: str, values: list[Any], said: str) -> np.ndarray:
@@ -143,7 +143,8 @@ class Records:
             if not allowed(value):
                 raise self.fault(at, field, f"must be {said}, not {shown(value)}")
 
-    def _place(self, at: int) -> str:
+    def place(self, at: int) -> str:
+        """What one object is called in an error: its kind, index and id."""
         record = self.values[at]
         own = record.get("id") if isinstance(record, dict) else None
         named = f" (id {shown(own)})" if type(own) in (int, str) else ""

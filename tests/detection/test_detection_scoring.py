@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.data import documents
+from tasks.data.boxes.protocols import Protocol
 from tasks.detection.labels.annotations import read_truth
-from tasks.detection.labels.protocols import Protocol
 from tasks.detection.scoring import matching
 from tasks.detection.scoring.average_precision import accumulate
 from tasks.detection.scoring.files import score

@@ -5,7 +5,7 @@ import copy
 import label_fuzz
 import pytest
 
-from tasks.detection.labels.protocols import Protocol
+from tasks.data.boxes.protocols import Protocol
 from tasks.detection.scoring.files import score_detections
 
 SEEDS = range(200)  # for each protocol, in blocks

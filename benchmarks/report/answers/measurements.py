@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from backbones.trust import trusting
 from benchmarks.report.answers.questions import Entry
 from benchmarks.report.statistics.jackknife import (
     Groups,
@@ -47,7 +48,7 @@ class Measurements:
 
     def __init__(self) -> None:
         self._measured: dict[tuple[str, str], Measured | str] = {}
-        self._tasks: dict[str, Task | None] = {}
+        self._tasks: dict[str, Task | str] = {}
         self._groups: dict[str, Groups] = {}
 
     def of(self, entry: Entry) -> Measured | None:
@@ -70,9 +71,9 @@ class Measurements:
         samples = store.samples(row)
         if samples is None or "ids" not in samples:
             return "nothing is kept of its samples"
-        task = self._task(row)
-        if task is None:
-            return f"task {row.task} is not installed here"
+        task = self._task(row, store.trust)
+        if isinstance(task, str):
+            return task
         ids = samples["ids"]
         clusters = samples.get(str(row.get("cluster") or ""))
         identity = _identity(ids, clusters)
@@ -94,13 +95,15 @@ class Measurements:
             return f"its per-sample values give {replicates.whole:.6g}, the row says {told}"
         return Measured(replicates, len(ids), groups.units, identity)
 
-    def _task(self, row: Row) -> Task | None:
-        name = f"{row.task} {dict(row.options)}"
+    def _task(self, row: Row, trust: bool) -> Task | str:
+        """The task, or why there is none: a plug-in that is not installed here, or code that is not trusted."""
+        name = f"{row.task} {dict(row.options)} {trust}"
         if name not in self._tasks:
             try:
-                self._tasks[name] = build_task(row.task, ".", dict(row.options))
-            except ValueError:  # a plug-in that is not installed here: its numbers are shown without interval
-                self._tasks[name] = None
+                with trusting(trust):
+                    self._tasks[name] = build_task(row.task, ".", dict(row.options))
+            except ValueError as error:
+                self._tasks[name] = str(error)
         return self._tasks[name]
 
 

@@ -124,16 +124,20 @@ def _by_colour(content: bytes | Path, name: str, palette: Mapping[Colour, int], 
     return np.array(list(palette.values()), np.uint8)[order][index]
 
 
-def check_sizes(image: tuple[int, int], label: tuple[int, int], image_path: object, label_path: object) -> None:
-    """Sizes are `(height, width)` of stored pixels.
+UPRIGHT = "pixels are read as stored, EXIF's orientation is not followed: save the picture upright"
+
+
+def check_sizes(
+    image: tuple[int, ...], label: tuple[int, ...], image_path: object, label_path: object, turned: str = ""
+) -> None:
+    """Sizes are `(height, width)` of stored pixels. `turned`: what helps where one is the other turned by 90 degrees.
 
     Raises: Wrong naming both files where they differ.
     """
     if tuple(image[:2]) != tuple(label[:2]):
-        turned = tuple(image[:2]) == tuple(label[1::-1])
         raise Wrong(
             f"is {label[1]}x{label[0]} (width x height) but {image_path} is {image[1]}x{image[0]}; "
             "an image and its label map must have one size",
             place=str(label_path),
-            advice="pixels are read as stored, EXIF's orientation is not followed: save the picture upright" * turned,
+            advice=turned if tuple(image[:2]) == tuple(label[1::-1]) else "",
         )

@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tasks.data.boxes.columns import BoxLabels, read_box_labels
+from tasks.data.boxes.protocols import Protocol
+from tasks.data.boxes.unusual import unusual_boxes
 from tasks.data.documents import stream_json
-from tasks.data.errors import Wrong, shown
-from tasks.data.records import Records
-from tasks.detection.labels.box_checks import unusual_boxes
-from tasks.detection.labels.ids import listed_ids, positions, sorted_ids
-from tasks.detection.labels.protocols import LVIS_FIELDS, Protocol, recognised
-
-FREQUENCIES = ("r", "c", "f")
-PARTS = {"images": "image", "categories": "category", "annotations": "annotation"}
+from tasks.data.errors import Wrong
 
 
 @dataclass(frozen=True)
@@ -113,25 +109,20 @@ def read_truth(
 
     Example: `read_truth("lvis_v1_val.json").names[0]`
     """
-    path = annotations if isinstance(annotations, str | Path) else file
-    data = annotations if isinstance(annotations, Mapping) else read_labels(annotations)
-    images, categories, boxes = (_part(data, part, path) for part in PARTS)
-    own = recognised(images.values, categories.values)
+    return truth_of(read_box_labels(annotations, file), protocol)
+
+
+def truth_of(labels: BoxLabels, protocol: Protocol | None = None) -> Truth:
+    """Labels under the rules of `protocol`, see `read_truth`.
+
+    Example: `truth_of(read_box_labels("lvis_v1_val.json")).names[0]`
+    """
+    own = labels.protocol
     rules = own if protocol is None else Protocol(protocol)
-    (image_ids, by_image), (category_ids, by_category) = sorted_ids(images), sorted_ids(categories)
-    boxes.unique("id", boxes.ids("id"))
-    sizes = np.stack([images.integers(side, minimum=1) for side in ("width", "height")], 1)[by_image].astype(np.float64)
-    names, frequency = categories.texts("name"), _frequencies(categories)
-
-    def index_of(field: str, ids: np.ndarray, what: str) -> np.ndarray:
-        return positions(ids, boxes.ids(field), what, lambda i, why: boxes.fault(i, field, why))
-
-    image, category = index_of("image_id", image_ids, "images"), index_of("category_id", category_ids, "categories")
-    box = boxes.boxes("bbox")
-    counts = {f"annotations_{kind}": count for kind, count in unusual_boxes(box, sizes[image]).items()}
-    area, counts["annotations_area_from_box"] = _areas(boxes, box)
-    crowd, ignore = boxes.flags("iscrowd"), boxes.flags("ignore")
-    counts["annotations_crowd"] = int(crowd.sum())
+    image_ids, category_ids, image, category = labels.image_ids, labels.category_ids, labels.image, labels.category
+    box, area, crowd, ignore = labels.box, labels.area, labels.crowd, labels.ignore
+    counts = {f"annotations_{kind}": count for kind, count in unusual_boxes(box, labels.sizes[image]).items()}
+    counts |= {"annotations_area_from_box": labels.area_from_box, "annotations_crowd": int(crowd.sum())}
     keys = image * len(category_ids) + category
     known, partial, keep = None, np.empty(0, np.int64), np.ones(len(box), bool)
     if rules == Protocol.coco:
@@ -143,50 +134,13 @@ def read_truth(
         known = np.setdiff1d(np.arange(len(image_ids) * len(category_ids)), unsure) if len(unsure) else None
     else:
         keep, crowd = area > 0, np.zeros(len(box), bool)  # LVIS has no crowds, and its scorer does not ask
-        negative, partial = (_listed(images, by_image, category_ids, field) for field in LVIS_FIELDS)
+        assert labels.absent is not None and labels.partial is not None, "LVIS labels have these lists"
+        negative, partial = (
+            np.unique(owner * len(category_ids) + index) for owner, index in (labels.absent, labels.partial)
+        )
         known = np.union1d(negative, keys[keep])
+    frequency = np.array([c.get("frequency", "") for c in labels.categories], "<U1")
     return Truth(
-        rules, image_ids, category_ids, tuple(names[i] for i in by_category), frequency[by_category], sizes,
-        image[keep], category[keep], box[keep], area[keep], ignore[keep], crowd[keep], known, partial,
-        {"annotations": int(keep.sum()), **counts},
+        rules, image_ids, category_ids, labels.names, frequency, labels.sizes, image[keep], category[keep], box[keep],
+        area[keep], ignore[keep], crowd[keep], known, partial, {"annotations": int(keep.sum()), **counts},
     )  # fmt: skip
-
-
-def _part(data: Any, part: str, path: str | Path | None) -> Records:
-    """A list of the labels that must be there and not empty."""
-    if not isinstance(data, Mapping):
-        raise Wrong(f"is {shown(data)}, not LVIS or COCO labels, which are an object", path=path)
-    if part not in data:
-        there = ", ".join(map(str, data)) or "nothing"
-        raise Wrong(f"has no {part!r}, so it is not LVIS or COCO labels; it has: {there}", path=path)
-    found = Records(data[part], path, PARTS[part], member=part)
-    if not len(found):
-        raise Wrong(f"lists no {part}: nothing to score against", path=path)
-    return found
-
-
-def _frequencies(categories: Records) -> np.ndarray:
-    """str [K]: of every category or of none."""
-    some = any("frequency" in one for one in categories.values)
-    found = categories.texts("frequency") if some else [""] * len(categories)
-    for at, value in enumerate(found):
-        if some and value not in FREQUENCIES:
-            raise categories.fault(at, "frequency", f"must be one of {', '.join(FREQUENCIES)}, not {shown(value)}")
-    return np.array(found, "<U1")
-
-
-def _areas(boxes: Records, box: np.ndarray) -> tuple[np.ndarray, int]:
-    """float64 [N] and how many of them are the box's own because the field is absent."""
-    absent = np.array(["area" not in one for one in boxes.values], bool)
-    return np.where(absent, box[:, 2] * box[:, 3], boxes.numbers("area", 0.0)), int(absent.sum())
-
-
-def _listed(images: Records, by_image: np.ndarray, category_ids: np.ndarray, field: str) -> np.ndarray:
-    """Sorted keys image * K + category of the categories that LVIS lists with its images."""
-    owner, ids = listed_ids(images, field)
-    if not len(ids):
-        return np.empty(0, np.int64)
-    place = np.empty(len(by_image), np.int64)
-    place[by_image] = np.arange(len(by_image))
-    index = positions(category_ids, ids, "categories", lambda i, why: images.fault(int(owner[i]), field, why))
-    return np.unique(place[owner] * len(category_ids) + index)

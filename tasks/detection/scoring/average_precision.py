@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.detection.labels.annotations import FREQUENCIES, Truth
+from tasks.data.boxes.columns import FREQUENCIES
+from tasks.detection.labels.annotations import Truth
 from tasks.detection.scoring.matching import AREAS, IOUS, Judged, judge, outside
 from tasks.detection.scoring.results import Detections
 from tasks.detection.scoring.rules import RULES

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.contract.score import Score
+from tasks.data.boxes.protocols import Protocol, recognised
+from tasks.data.boxes.unusual import unusual_boxes
 from tasks.detection.labels.annotations import Truth, read_labels, read_truth
-from tasks.detection.labels.box_checks import unusual_boxes
-from tasks.detection.labels.protocols import Protocol, recognised
 from tasks.detection.scoring.average_precision import box_scores
 from tasks.detection.scoring.matching import judge
 from tasks.detection.scoring.official import score_official

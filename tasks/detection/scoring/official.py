@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.data.boxes.protocols import Protocol
 from tasks.detection.labels.annotations import as_lvis
-from tasks.detection.labels.protocols import Protocol
 from tasks.detection.scoring.results import FIELDS, Detections
 
 LVIS_KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from tasks.data.boxes.ids import positions
 from tasks.data.documents import CHUNK, stream_json
 from tasks.data.errors import Wrong
 from tasks.data.records import LONGEST, Records
 from tasks.detection.labels.annotations import Truth
-from tasks.detection.labels.ids import positions
 
 FIELDS = ("image_id", "category_id", "score", "box")
 

@@ -5,8 +5,8 @@ import pytest
 from backbones import build_backbone
 from backbones.cost import macs
 from backbones.grids import parse_schedule
+from benchmarks.cost.budget import cumulative_macs, steps_for_budget
 from benchmarks.cost.macs import FORWARD_AND_BACKWARD
-from benchmarks.studies.acceleration import cumulative_macs, steps_for_budget
 
 
 def test_a_budget_pays_for_its_own_steps_and_for_more_coarse_ones() -> None:
