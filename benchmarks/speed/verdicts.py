@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.report.statistics.jackknife import deal_groups, replicates_of_sums, replicates_of_weights
 from benchmarks.store import Row, Store
 from benchmarks.store.environment import environment
-from tasks.contract.meters import sums_of_mean
+from tasks.contract.task import sums_of_mean
 
 GRIDS = (4, 5, 6, 8, 10, 12, 15, 16, 20, 24)
 SEEDS = 5
