@@ -67,7 +67,7 @@ class Split:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """`content:` and a hash of names, labels and bytes; `sampled:` where pictures are more than 2 GiB."""
+        """Hash of names, labels and bytes; it says so where pictures of more than 2 GiB were sampled."""
         from tasks.data.checks.fingerprints import fingerprint
 
         return fingerprint(self)
