@@ -15,7 +15,7 @@ from benchmarks.engine.suite import Cell, Suite
 from benchmarks.store import Entry, Store, key_of
 from tasks import build_task
 from tasks.contract import Recipe, Task, View
-from tasks.data.errors import DataError
+from tasks.data.checks.of_task import findings_of
 
 
 @dataclass
@@ -100,7 +100,7 @@ def found_rows(cell: Cell, task: Task, store: Store) -> dict[tuple[str, str], En
 def plan(
     suite: Suite, store: Store, data_root: str | Path, device: str = "cpu", costs: bool = True, rates: Path = FILE
 ) -> list[Planned]:
-    """Every cell of a suite. Opens no weights, decodes no pictures. `rates`: speeds that `bench` has measured.
+    """Every cell of a suite. Opens no weights. `rates`: speeds that `bench` has measured.
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
     """
@@ -133,13 +133,11 @@ def measured_speed(store: Store) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
-    """What of the data is missing for these splits, each entry with where to get it."""
-    import inspect
+def missing_of(task: Task, splits: tuple[str, ...], skip_broken: bool = False) -> list[str]:
+    """What of the data for these splits is missing or would fail a run, each with what helps.
 
-    takes_splits = "splits" in inspect.signature(task.missing).parameters
-    lacking = task.missing(splits) if takes_splits else task.missing()
-    known = " ".join(f"{name}: {source}" for name, source in task.card.sources.items() if source)
-    # the errors of the data room carry their own advice; a plug-in's plain text gets the sources of its card
-    told = (str(one) if isinstance(one, DataError) or not known else f"{one}; {known}" for one in lacking)
-    return list(dict.fromkeys(told))
+    Pictures and labels are looked at once and remembered by their content. `skip_broken`: pictures that cannot be
+    decoded keep no run from starting.
+    """
+    found = findings_of(task, splits)
+    return list(dict.fromkeys(map(str, found.problems if skip_broken else found.errors)))

@@ -122,6 +122,7 @@ class Runner:
         self.options = dataclasses.replace(options, workers=workers)
         self.trainer = Trainer(store, self.accelerator, self.options, self.say)
         self._fingerprints: dict[str, str] = {}
+        self._lacking: dict[str, list[str]] = {}
         self._started = datetime.now(UTC)
 
     def run(self) -> Summary:
@@ -150,7 +151,7 @@ class Runner:
         """False where another runner has the cell and we do not wait."""
         try:
             task = cell_task(cell, self.data_root)
-            missing = missing_of(task, cell.splits)
+            missing = self._missing(cell, task)
         except Exception as error:
             self._fail(cell, None, error, summary)
             return True
@@ -329,6 +330,13 @@ class Runner:
                 "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
             }  # fmt: skip
         return row
+
+    def _missing(self, cell: Cell, task: Task) -> list[str]:
+        """What of the data keeps the cell from starting; cells of the same data are asked once."""
+        where = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
+        if where not in self._lacking:
+            self._lacking[where] = missing_of(task, cell.splits, self.options.skip_broken)
+        return self._lacking[where]
 
     def _fingerprint(self, cell: Cell, task: Task) -> str:
         where = key_of({"task": cell.task, "options": dict(cell.options)})

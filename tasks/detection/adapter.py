@@ -116,9 +116,13 @@ class Detection(Task):
             self._truths[split] = truth_of(self.boxed(split).labels, Protocol.lvis)
         return self._truths[split]
 
-    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all that are usual."""
         usual = tuple(s for s in self.data.usual if s != "minival")
-        return self.data.problems(tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual)
+        return tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(self.reads(splits))
 
     def fingerprint(self, split: str) -> str:
         return self.boxed(split).fingerprint

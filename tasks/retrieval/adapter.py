@@ -89,9 +89,17 @@ class Retrieval(Task):
             self._tokenizer = tokenizer(self.options.text)
         return self._tokenizer(captions)
 
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all of the set."""
+        if not splits:
+            return self.data.splits
+        return ("train", *splits) if self.recipe.steps else splits
+
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        wanted = ("train", *splits) if splits and self.recipe.steps else splits
-        return self.data.problems(wanted)
+        try:
+            return self.data.problems(self.reads(splits))
+        except DataError as error:
+            return [error]
 
     def fingerprint(self, split: str = "train") -> str:
         return self.captions(split).fingerprint

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backbones.weights.download import cache_folder
 from tasks.data.checks.progress import tracked
 from tasks.data.checks.remembered import write_whole
 from tasks.data.errors import Missing, Wrong
@@ -39,11 +40,6 @@ class Hashes:
     @property
     def whole(self) -> bool:
         return bool(self.read.all())
-
-
-def cache_folder() -> Path:
-    """The one cache: `FLEXIVIT_CACHE`, else the user's."""
-    return Path(os.environ.get("FLEXIVIT_CACHE") or Path.home() / ".cache" / "flexivit_transfer")
 
 
 def fingerprint(split: Split) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tasks.data.checks.fingerprints import cache_folder, picture_hashes
+from backbones.weights.download import cache_folder
+from tasks.data.checks.fingerprints import picture_hashes
 from tasks.data.checks.progress import tracked
 from tasks.data.checks.remembered import recall, remember
 from tasks.data.errors import DataError, Wrong
