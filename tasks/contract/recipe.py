@@ -28,6 +28,7 @@ class Recipe:
     optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam | muon (for block matrices)
     schedule: str = "cosine"  # cosine | poly | constant
     warmup: int = 0  # steps, linear from 0
+    end_lr: float = 0.0  # where poly ends, for a group at `lr`; other groups end in proportion
     weight_decay: float = 0.0  # torch AdamW convention: multiplied by the learning rate
     decay_kernels_only: bool = True  # biases, norms, positions and tokens are never decayed
     clip: float | None = 1.0
@@ -82,7 +83,7 @@ class Recipe:
             if numbers[name] < 1:
                 raise TaskError(f"recipe: {name} must be 1 or more, not {numbers[name]}")
         groups = [name for name in numbers if name.startswith("lr_groups ")]
-        for name in ("steps", "warmup", "lr", "weight_decay", "mixup", *groups):
+        for name in ("steps", "warmup", "lr", "end_lr", "weight_decay", "mixup", *groups):
             if numbers[name] < 0:
                 raise TaskError(f"recipe: {name} must be 0 or more, not {numbers[name]}")
         for name in ("ema", "drop_path"):

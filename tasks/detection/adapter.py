@@ -12,7 +12,6 @@ from tasks.contract import (
     Grid,
     Metric,
     Options,
-    Recipe,
     Task,
     TaskCard,
     TaskError,
@@ -21,12 +20,13 @@ from tasks.contract import (
     without_gradients,
 )  # fmt: skip
 from tasks.data.boxes.protocols import Protocol
-from tasks.data.errors import DataError
+from tasks.data.errors import DataError, Missing
 from tasks.data.sets.boxed import boxed_set
 from tasks.data.splits import Boxed
 from tasks.detection.labels.annotations import Truth, truth_of
 from tasks.detection.labels.evaluation_set import DetectionData
 from tasks.detection.labels.shares import SHARES, check_mosaics
+from tasks.protocols import protocol
 from tasks.text.prompts import check_set
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from tasks.detection.model.detector import Detector
     from tasks.detection.scoring.meter import DetectionMeter
 
-SIDE = 720
+PROTOCOL = protocol("detection")
+SMALL_TOWERS = ("tiny", "nano", "small")  # from scratch
+SIDE, GREY = PROTOCOL.value("side"), PROTOCOL.value("grey")
 SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels of the padded square; 720 for others
 METRICS = tuple(Metric(name, chance=0.0) for name in ("AP", "APr", "APc", "APf", "AP50", "AP75", "AR"))
 
@@ -49,7 +51,7 @@ class DetectionOptions(Options):
     data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, scenes, or a folder of train.json, val.json")
     side: int = option(0, "train", "pixels of the padded square; 0: 720, 240 for the mini packs, 120 for scenes")
     text: str = option("ViT-B-16-quickgelu", "train", "text tower of queries: an open_clip model, tiny, nano, small")
-    text_weights: str = option("", "train", "open_clip's tag, or a file of ours with a tower under text.; empty: none")
+    text_weights: str = option("", "train", "open_clip's tag, a file of ours with a tower under text., or scratch")
     text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
     merge: str = option("mul-ln", "train", "mul-ln, drop, none")
     size_bias: str = option("patch", "train", "boxes start as large as a patch, or fixed at 1/16 of the image")
@@ -60,7 +62,7 @@ class DetectionOptions(Options):
     mosaics: list = option(list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics")
     mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
     prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
-    pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5", data=True)
+    pad: float = option(GREY, "eval", "grey of the padding; published evaluations used 0, training 0.5", data=True)
 
 
 class Detection(Task):
@@ -78,10 +80,7 @@ class Detection(Task):
     """
 
     Options = DetectionOptions
-    recipe = Recipe(
-        steps=140_000, batch=256, lr=2e-4, lr_groups={"text": 0.01}, optimizer="adam", warmup=1000, clip=1.0,
-        clip_per_example=True,
-    )  # fmt: skip
+    recipe = PROTOCOL.recipe("lit").made()
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
@@ -99,7 +98,7 @@ class Detection(Task):
         self._loaded: dict[str, Boxed] = {}
         self._truths: dict[str, Truth] = {}
         self.card = TaskCard(
-            "detection", "v2", metrics=METRICS, image_size=self.side,
+            "detection", PROTOCOL.version("detection"), metrics=METRICS, image_size=self.side,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
@@ -122,7 +121,19 @@ class Detection(Task):
         return tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
 
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        return self.data.problems(self.reads(splits))
+        return [*self.data.problems(self.reads(splits)), *self._missing_text()]
+
+    def _missing_text(self) -> list[DataError]:
+        """A published tower at random weights asks nothing: trained at the published rate it stays random."""
+        name, weights = self.options.text, self.options.text_weights
+        if not weights and name not in SMALL_TOWERS:
+            advice = "a tag of open_clip (openai), a file with a tower under text., or scratch for random ones"
+            reason = f"must name the weights of text tower {name!r}"
+            return [Missing(reason, field="options.text_weights", advice=advice)]
+        path = Path(weights)
+        if path.suffix in (".pt", ".pth", ".safetensors") and not path.is_file():
+            return [Missing("no such file of text weights", path=path)]
+        return []
 
     def fingerprint(self, split: str) -> str:
         return self.boxed(split).fingerprint
@@ -155,7 +166,8 @@ class Detection(Task):
         from tasks.text.towers import build_text_tower
 
         chosen = self.options
-        text = build_text_tower(chosen.text, chosen.text_weights, chosen.text_drop_path)
+        weights = "" if chosen.text_weights == "scratch" else chosen.text_weights
+        text = build_text_tower(chosen.text, weights, chosen.text_drop_path)
         return Detector(
             without_rescale(backbone), text, merge=chosen.merge, objectness=chosen.objectness,
             size_bias=chosen.size_bias,

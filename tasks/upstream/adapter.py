@@ -17,7 +17,7 @@ from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
 from tasks.data.sets.labelled import labelled_set
-from tasks.upstream.presets import PRESETS, preset
+from tasks.upstream.presets import PRESETS, PROTOCOL, preset
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +94,9 @@ class Upstream(LabelledTask):
         self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
-            "upstream", f"{chosen.preset}-v1", metrics=self._metrics(chosen.metric), image_size=self.side,
-            splits=self.data.card_splits(), sources={name: self.data.card.source},
+            "upstream", f"{chosen.preset}-{PROTOCOL.version(chosen.preset)}",
+            metrics=self._metrics(chosen.metric), image_size=self.side, splits=self.data.card_splits(),
+            sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip

@@ -309,7 +309,7 @@ def test_the_probe_is_chosen_on_minival(folder) -> None:
     assert summary.status == 0, summary.lines()
     choice = json.loads(next((folder / "out" / "checkpoints").glob("*.choice.json")).read_text())
     best = max(range(6), key=lambda i: choice["scores"][i])
-    assert [r["view_options"] for r in rows] == [{"probe": best}] * 2 and rows[0]["protocol"] == "linear-v1"
+    assert [r["view_options"] for r in rows] == [{"probe": best}] * 2 and rows[0]["protocol"] == "linear-v2"
 
 
 def test_votes_are_those_of_brute_force() -> None:

@@ -46,7 +46,7 @@ def test_blocked_cells_are_named_and_the_exit_status_tells(monkeypatch, capsys, 
     code, out, _ = call(monkeypatch, capsys, *arguments, "--device", "cpu", "--only", "train=8,data=cars98")
     assert code == 1 and "3 blocked" in out and "cars98_train_*.parquet" in out
     code, out, _ = call(monkeypatch, capsys, "check", "data", "mini/classification", "--data-root", str(tmp_path))
-    assert code == 1 and "2 missing" in out
+    assert code == 1 and "4 missing" in out
 
 
 def test_failures_make_the_exit_status_and_the_report(monkeypatch, capsys, tmp_path) -> None:

@@ -14,6 +14,7 @@ from tasks.data.errors import DataError
 from tasks.data.pictures import read_rgb
 from tasks.data.sets.landmarks import landmark_set
 from tasks.data.splits import Sought
+from tasks.protocols import protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +62,8 @@ class Landmarks(Task):
         super().__init__(root, options, seed)
         self.data = landmark_set(self.options.data, self.root)
         self.card = TaskCard(
-            "landmark_retrieval", "v1", metrics=("mAP_medium", "mAP_hard", "mAP_easy"),
+            "landmark_retrieval", protocol("retrieval").version("landmark_retrieval"),
+            metrics=("mAP_medium", "mAP_hard", "mAP_easy"),
             image_size=self.options.image_size, splits={"test": None},
             sources={self.options.data: self.data.card.source},
             citation="Radenovic et al., CVPR 2018, arXiv:1803.11285",
