@@ -154,7 +154,9 @@ class Classification(LabelledTask):
     def dataset(self, split: str) -> Pictures:
         from tasks.classification.pictures import Pictures
 
-        squeeze = self.options.squeeze or self.options.protocol == "fewshot"
+        protocol = self.options.protocol
+        seen = split != "train" or protocol in UNTRAINED  # training must not depend on how it is evaluated
+        squeeze = protocol == "fewshot" or (seen and self.options.squeeze)
         return Pictures(self.labelled(split), self.side, self.options.preprocess, self.crop, squeeze)
 
     def model(self, backbone: nn.Module) -> nn.Module:
