@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,6 +206,11 @@ class Classification(LabelledTask):
         if logits.ndim == 2:
             return {"loss": F.cross_entropy(logits, labels), "count": len(batch), "top1": _hits(logits, labels)}
         return {"loss": sum(F.cross_entropy(one, labels) for one in logits), "count": len(batch)}
+
+    def before_training(self, model: nn.Module, batches: Iterator[tuple[Batch, Grid]]) -> None:
+        """Mean and variance of the locked features, over training pictures as they are cut and mirrored."""
+        if self.options.protocol == "linear":
+            model.norm.measure(model.features(batch.images, grid) for batch, grid in batches)
 
     def choices(self) -> list[dict[str, Any]]:
         """Which probe: they compete on minival."""
