@@ -16,6 +16,7 @@ from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError, Missing, Wrong
 from tasks.data.readers.class_lists import reordered
 from tasks.data.sets.labelled import labelled_set
@@ -306,6 +307,4 @@ class Upstream(LabelledTask):
     def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         if self.options.metric == "top1":
             return super().sums(samples)
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64))

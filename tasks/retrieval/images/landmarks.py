@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.pictures import read_rgb
 from tasks.protocols import protocol
 
@@ -170,6 +171,4 @@ class Landmarks(Task):
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean(samples["mAP_medium"].astype("float64"))
