@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError
 from tasks.data.pictures import read_rgb
 from tasks.data.sets.landmarks import landmark_set
@@ -105,6 +106,4 @@ class Landmarks(Task):
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean(samples["mAP_medium"].astype("float64"))
