@@ -10,7 +10,9 @@ python run_all.py score segmentation --predictions DIR --annotations DIR --num-c
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Container
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,10 +146,12 @@ def plan(
     from benchmarks.engine.plan import plan as planned
     from benchmarks.engine.suite import load_suite
     from benchmarks.store import Store
+    from tasks.data.checks.progress import progress_shown
 
     found = load_suite(suite, data_root, settings or [], listed(only))
     store, device = Store(folder_of(suite, out)), device or device_here()
-    cells = planned(found, store, data_root, device, rates=rates, precision=precision, skip_broken=skip_broken)
+    with progress_shown():
+        cells = planned(found, store, data_root, device, rates=rates, precision=precision, skip_broken=skip_broken)
     foreseen = []
     if margin is not None:
         from benchmarks.report.foresight import Assumptions, foresee
@@ -211,26 +215,30 @@ def prepare(
 
 @check.command(name="data")
 def check_data(
-    names: Annotated[list[str] | None, typer.Argument(help="Data sets, or one suite; none: all known sets.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Data sets, folders or files of your own, or one suite; none: all known.")
+    ] = None,
     data_root: DataRoot = Path("data"),
     only: Only = None,
     as_json: AsJson = False,
 ) -> None:
-    """Is the data there, whole and readable? For what is missing: where it is to be had, and what to do.
+    """Is the data there, whole and right? Looks at every picture and label as a run would, and remembers it.
 
-    Example: run_all.py check data cars98 voc21 --data-root DATA
+    Example: run_all.py check data cars98 my/photos/ --data-root DATA
     """
     from benchmarks.engine.suite import list_suites
     from benchmarks.prepare.check import check_sets, known_sets
+    from tasks.data.checks.progress import progress_shown
 
     names, known = names or [], {name for _, name in known_sets()}
-    if len(names) == 1 and names[0] not in known and (names[0] in list_suites() or names[0].endswith(".yaml")):
+    if len(names) == 1 and names[0] not in known and _is_suite(names[0], data_root, list_suites()):
         _check_suite(names[0], data_root, only)
     found = []
-    for one in check_sets(names, data_root):
-        found.append(one)
-        if not as_json:
-            print("\n".join(one.lines()), flush=True)
+    with progress_shown():
+        for one in check_sets([_under(name, data_root) for name in names], data_root):
+            found.append(one)
+            if not as_json:
+                print("\n".join(one.lines()), flush=True)
     if as_json:
         import dataclasses
 
@@ -241,12 +249,38 @@ def check_data(
     raise typer.Exit(int(any(one.state == "wrong" or (names and one.state != "ok") for one in found)))
 
 
+def _is_suite(name: str, data_root: Path, suites: Container[str]) -> bool:
+    """A name of a suite, or a YAML file that has tasks: a set card is YAML too."""
+    import yaml
+
+    if name in suites:
+        return True
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") or (data_root / name).is_file() and not path.is_file():
+        return False
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return True  # the reader of suites says what is the matter
+    return not (isinstance(content, dict) and "licence" in content)
+
+
+def _under(name: str, data_root: Path) -> str:
+    """A path relative to the data root; paths from here are taken too where nothing of the name is there."""
+    here = Path(name)
+    if not here.exists() or (data_root / name).exists():
+        return name
+    return os.path.relpath(here, data_root) + "/" * here.is_dir()
+
+
 def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
     from benchmarks.engine.plan import missing_of
     from benchmarks.engine.suite import cell_task, load_suite
+    from tasks.data.checks.progress import progress_shown
 
     found = load_suite(suite, data_root, only=listed(only))
-    missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
+    with progress_shown():
+        missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
     for text in missing:
         print(f"missing: {text}")
     print(f"{len(missing)} missing" if missing else "all there")
