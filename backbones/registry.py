@@ -162,6 +162,7 @@ def build_backbone(name: str, trust: bool = True, **options: Any) -> nn.Module:
     encoder = completed(spec.build(**options), spec.image_size, spec.native_grid)
     if encoder.flexible is None and options.get("pretrained", True):
         encoder.flexible = spec.flexible
+    encoder.pretrained = bool(spec.weights) and bool(options.get("pretrained", True))
     return encoder
 
 

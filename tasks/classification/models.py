@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from tasks.contract import Grid
+from tasks.contract import Grid, TaskError
 from tasks.contract.frozen import Frozen
 
 
@@ -80,13 +80,46 @@ class LinearProbes(nn.Module):
         return torch.stack([head(x) for head in self.heads])
 
 
-class Locked(nn.Module):
-    """A backbone whose features of length 1 are compared as they are."""
+class PublishedHead(nn.Module):
+    """A backbone with the classifier that it came with, as it is.
 
-    def __init__(self, backbone: nn.Module):
+    Args: label_map: place of each class among the classifier's outputs, int64 [C]; None: the classifier's own order.
+
+    Raises: TaskError for a backbone without a classifier, or of another number of classes without a map.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int, label_map: Tensor | None = None):
         super().__init__()
-        self.backbone = Frozen(backbone)
+        head = getattr(backbone, "head", None)
+        if head is None:
+            raise TaskError(
+                f"{type(backbone).__name__} has no classifier; protocol head evaluates the one it came with"
+            )
+        outputs = head.out_features
+        if label_map is None and outputs != classes:
+            raise TaskError(
+                f"the classifier tells {outputs} classes and the data have {classes}; set options.label_map"
+            )
+        if label_map is not None and (len(label_map) != classes or int(label_map.max()) >= outputs):
+            reached = f"{len(label_map)} places up to {int(label_map.max())}"
+            raise TaskError(f"label_map: {reached}, for {classes} classes out of {outputs} outputs")
+        self.backbone, self.label_map = Frozen(backbone), label_map
+
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
+        """Images [B, 3, H, W] -> logits [B, C]."""
+        with torch.no_grad():
+            logits = self.backbone.head(self.backbone(images, grid).pooled)
+        return logits if self.label_map is None else logits[:, self.label_map.to(logits.device)]
+
+
+class Locked(nn.Module):
+    """A backbone whose features are compared as they are: of length 1, or with `unit=False` of their own."""
+
+    def __init__(self, backbone: nn.Module, unit: bool = True):
+        super().__init__()
+        self.backbone, self.unit = Frozen(backbone), unit
 
     def forward(self, images: Tensor, grid: Grid) -> Tensor:
         """Images [B, 3, H, W] -> float32 [B, D]."""
-        return nn.functional.normalize(self.backbone(images, grid).pooled.float(), dim=-1)
+        pooled = self.backbone(images, grid).pooled.float()
+        return nn.functional.normalize(pooled, dim=-1) if self.unit else pooled

@@ -153,8 +153,14 @@ def training_view(image: Tensor, side: int, style: str, crop: str, generator: to
     return flip(image, generator)
 
 
-def evaluation_view(image: Tensor, side: int, style: str) -> Tensor:
-    """The shorter side to `larger_side(side)`, then the middle `side` x `side`."""
+def evaluation_view(image: Tensor, side: int, style: str, squeeze: bool = False) -> Tensor:
+    """The shorter side to `larger_side(side)`, then the middle `side` x `side`.
+
+    `squeeze`: both sides to it, which changes the aspect (`resize(272)` of the official distillation configurations).
+    """
+    large = larger_side(side)
+    if squeeze:
+        return central_crop(_resized(image, large, large, style), side)
     return central_crop(_shorter_to(image, larger_side(side), style), side)
 
 
