@@ -129,6 +129,13 @@ def plan(
     precision: Annotated[str, typer.Option(help="Of the run: no or bf16; default: bf16 on a GPU.")] = "",
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count rows that passed over pictures.")] = False,
     rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
+    margin: Annotated[
+        float | None, typer.Option(help="Also which pictures and seeds would decide it: points for per cent.")
+    ] = None,
+    discordant: Annotated[
+        float, typer.Option(min=0, max=100, help="Assumed where no rows are: per cent of samples two models differ in.")
+    ] = 20.0,
+    seed_sd: Annotated[float, typer.Option(min=0, help="Assumed where no rows are: points between runs.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Every cell: done, to do, or blocked and by what; its cost. Starts nothing.
@@ -145,8 +152,14 @@ def plan(
     store, device = Store(folder_of(suite, out)), device or device_here()
     with progress_shown():
         cells = planned(found, store, data_root, device, rates=rates, precision=precision, skip_broken=skip_broken)
+    foreseen = []
+    if margin is not None:
+        from benchmarks.report.foresight import Assumptions, foresee
+
+        foreseen = foresee(found, store, data_root, margin, Assumptions(discordant / 100, seed_sd / 100))
     if as_json:
-        print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
+        told = {"suite": found.name, "cells": [c.as_json() for c in cells]}
+        print(json.dumps(told | ({"margins": [f.as_json() for f in foreseen]} if foreseen else {}), indent=1))
         return
     for entry in cells:
         hours = "" if entry.hours is None else f"  {entry.macs / 1e9:.0f} GMACs, about {entry.hours:.2f} h"
@@ -160,6 +173,10 @@ def plan(
     kinds = {c.rate for c in cells if c.rate}
     how = "; an assumed speed, nothing was measured there (bench --rates)" if "assumed" in kinds else ""
     print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}{how}")
+    if foreseen:
+        print("\n".join(["", *(f.line() for f in foreseen)]))
+        if any(f.basis == "assumed" and f.decidable is not None for f in foreseen):
+            print(f"assumed: models differ in {discordant:g} % of the samples, runs by {seed_sd:g} points (sd)")
 
 
 @app.command()
