@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from benchmarks.engine.suite import Cell, Suite, cell_task, recipe_of
 from benchmarks.store import Store, key_of
 from tasks import build_task
 from tasks.contract import Task
-from tasks.data.errors import DataError
+from tasks.data.checks.of_task import findings_of
 
 
 @dataclass
@@ -55,8 +54,9 @@ class Obstacles:
     Example: `Obstacles().of(cell, task)` is `[]` where the cell can be run
     """
 
-    def __init__(self) -> None:
+    def __init__(self, skip_broken: bool = False) -> None:
         self._known: dict[str, list[str]] = {}
+        self._skip_broken = skip_broken
 
     def of(self, cell: Cell, task: Task) -> list[str]:
         """A line for each obstacle, with where to get what is missing."""
@@ -64,7 +64,7 @@ class Obstacles:
             return [cell.problem]
         data = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
         if data not in self._known:
-            self._known[data] = missing_of(task, cell.splits)
+            self._known[data] = missing_of(task, cell.splits, self._skip_broken)
         weights = key_of({"backbone": cell.backbone, "options": dict(cell.backbone_options)})
         if weights not in self._known:
             reason = availability(cell.backbone, **cell.backbone_options)
@@ -88,8 +88,8 @@ def plan(
     precision: str = "",
     skip_broken: bool = False,
 ) -> list[Planned]:
-    """Every cell of a suite. Decodes no pictures; weights and data are opened for cells that have rows, to see whether
-    they are of these weights and data.
+    """Every cell of a suite. Looks at the data, once; weights are opened for cells that have rows, to see whether they
+    are of these weights and data.
 
     Args:
         device, precision, skip_broken: of the run that is planned; precision empty: bf16 on a GPU, else float32.
@@ -99,7 +99,7 @@ def plan(
     """
     planned: list[Planned] = []
     known_rates, speed = read_rates(rates), measured_speed(store)
-    obstacles = Obstacles()
+    obstacles = Obstacles(skip_broken)
     identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")))
     for cell in suite.cells:
         task = cell_task(cell, data_root)
@@ -126,11 +126,11 @@ def measured_speed(store: Store) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
-    """What of the data is missing for these splits, each entry with where to get it."""
-    takes_splits = "splits" in inspect.signature(task.missing).parameters
-    lacking = task.missing(splits) if takes_splits else task.missing()
-    known = " ".join(f"{name}: {source}" for name, source in task.card.sources.items() if source)
-    # the errors of the data room carry their own advice; a plug-in's plain text gets the sources of its card
-    told = (str(one) if isinstance(one, DataError) or not known else f"{one}; {known}" for one in lacking)
-    return list(dict.fromkeys(told))
+def missing_of(task: Task, splits: tuple[str, ...], skip_broken: bool = False) -> list[str]:
+    """What of the data for these splits is missing or would fail a run, each with what helps.
+
+    Pictures and labels are looked at once and remembered by their content. `skip_broken`: pictures that cannot be
+    decoded keep no run from starting.
+    """
+    found = findings_of(task, splits)
+    return list(dict.fromkeys(map(str, found.problems if skip_broken else found.errors)))

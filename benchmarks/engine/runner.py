@@ -122,7 +122,8 @@ class Runner:
         workers = decoding_processes(self.accelerator.device, processes_here(), options.workers)
         self.options = dataclasses.replace(options, workers=workers)
         self.trainer = Trainer(store, self.accelerator, self.options, self.say)
-        self._identities, self._obstacles = Identities(self._precision()), Obstacles()
+        self._identities = Identities(self._precision())
+        self._obstacles = Obstacles(options.skip_broken)
         self._started = datetime.now(UTC)
 
     def run(self) -> Summary:

@@ -40,8 +40,12 @@ class LabelledTask(Task):
     def classes(self) -> int:
         return len(self.labelled("train").classes)
 
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for the first of the set."""
+        return ("train", *(splits or self.data.reported[:1]))
+
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        return self.data.problems(("train", *(splits or self.data.reported[:1])))
+        return self.data.problems(self.reads(splits))
 
     def fingerprint(self, split: str = "train") -> str:
         return self.labelled(split).fingerprint

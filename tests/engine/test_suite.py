@@ -29,7 +29,11 @@ def load(tmp_path, text: str, **more):
 
 def test_cells(tmp_path) -> None:
     cells = load(tmp_path, GOOD).cells
-    assert len(cells) == 2 * (3 + 1) + 2 * 2  # fine-tuned; k-NN trains nothing, so it has no training grid
+    # fine-tuned with two seeds; k-NN trains nothing, so it has neither a training grid nor a second seed
+    assert len(cells) == 2 * (3 + 1) + 2
+    assert [c.seed for c in cells if c.train is None] == [0, 0]
+    asked = load(tmp_path, GOOD.replace("protocol: knn}}", "protocol: knn}, seeds: [3, 4]}")).cells
+    assert [c.seed for c in asked if c.train is None] == [3, 4] * 2  # what a task asks for itself is done
     flexible = [c.train for c in cells if c.backbone == "flexivit_nano" and c.seed == 0]
     assert flexible == ["8", "15", "random:4,8", None]
     assert [c.train for c in cells if c.backbone == "vit_nano_g8" and c.seed == 0] == ["8", None]

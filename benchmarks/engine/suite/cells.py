@@ -195,6 +195,8 @@ class _TaskCells:
             own = backbone.train is not None
             listed, at_listed = (backbone.train, (*at, "train")) if own else (trains, at_train)
             trained = bool(task.recipe.steps or task.recipe.candidates)
+            # the suite's seeds are of training runs; where nothing is trained they would repeat one number
+            apply = seeds if trained or entry.seeds is not None else seeds[:1]
             schedules = [self._schedule(g, (*at_listed, i)) for i, g in enumerate(listed)] if trained else [None]
             for schedule in dict.fromkeys(schedules):
                 views = [self._view(g, schedule, usual, (*at_eval, i)) for i, g in enumerate(evals)]
@@ -202,7 +204,7 @@ class _TaskCells:
                     self.spec.name, entry.task, entry.options, entry.recipe, backbone.name, backbone.options, schedule,
                     tuple(dict.fromkeys(v for v in views if v)), splits, 0, backbone.flexible, self.problem,
                 )  # fmt: skip
-                found += [replace(cell, seed=seed) for seed in dict.fromkeys(seeds)]
+                found += [replace(cell, seed=seed) for seed in dict.fromkeys(apply)]
         if any(not c.views for c in found):
             raise self.document.error(self.where, f"{entry.task} has no grid to evaluate at; write eval: [8, 15]")
         if not found:

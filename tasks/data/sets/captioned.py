@@ -83,7 +83,7 @@ class CaptionedSet:
             raise Missing(f"split {split!r} of {self.name} is empty", path=self.root)
         expected = self.form.splits[split].pictures if self.form.splits else None
         if expected is not None and len(found) != expected:
-            raise Missing(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
+            raise Wrong(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
                           path=self.root, advice=self._advice)  # fmt: skip
         return found
 

@@ -61,8 +61,12 @@ class ImageRetrieval(Task):
             self._sets[split] = self.data.whole(split)
         return self._sets[split]
 
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that are searched; () stands for the first of the set."""
+        return splits or self.data.reported[:1]
+
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        return self.data.problems(splits or self.data.reported[:1])
+        return self.data.problems(self.reads(splits))
 
     def fingerprint(self, split: str = "test") -> str:
         return self.labelled(split).fingerprint
