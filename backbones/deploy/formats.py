@@ -14,7 +14,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from backbones.deploy.module import Deployed, ToNorm
+from backbones.deploy.module import Deployed, DeployedModel, ToNorm
 
 FORMATS = ("onnx", "torch", "timm")
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "timm": ""}
@@ -28,8 +28,8 @@ def export_model(model: Deployed, path: str | Path, form: str = "onnx") -> Path:
     folder `config.json` and `model.safetensors` for `timm.create_model("local-dir:FOLDER", pretrained=True)`, which
     takes normalised input.
 
-    Raises: ValueError for a form that there is not, or a model that it cannot hold; ImportError without the packages
-    of the extra `deploy`.
+    Raises: ValueError for a form that there is not, or a model that it cannot hold; ONNX without the packages of
+    the extra `deploy`.
 
     Example: `export_model(deploy(encoder, 12), "nano12.onnx")`
     """
@@ -76,7 +76,7 @@ def _onnx(model: Deployed, path: Path) -> None:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
-        raise ImportError(f"{error}; pip install 'flexivit-transfer[deploy]'") from error
+        raise ValueError(f"ONNX needs more packages ({error}): pip install 'flexivit-transfer[deploy]'") from error
     with quiet():
         made = torch.onnx.export(
             program(model), input_names=["images"], output_names=list(model.outputs), dynamo=True, verbose=False
@@ -111,7 +111,7 @@ def plain_timm(model: Deployed) -> nn.Module:
     Raises: ValueError for a backbone that is no timm model, a head that is no linear layer, or other outputs.
     """
     trunk = model.encoder.trunk
-    if trunk is None or any(isinstance(m, ToNorm) for m in trunk.modules()):
+    if isinstance(model, DeployedModel) or trunk is None or any(isinstance(m, ToNorm) for m in trunk.modules()):
         raise ValueError("a timm model holds a plain ViT only; use onnx or torch")
     if model.outputs == ("pooled",):
         trunk.reset_classifier(0)

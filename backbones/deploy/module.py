@@ -147,6 +147,19 @@ class Deployed(nn.Module):
         return torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=_generator(device))
 
 
+class DeployedModel(Deployed):
+    """A whole model `(images, grid) -> tensor` at one grid, its backbone replaced by the plain one."""
+
+    def __init__(self, encoder: FixedEncoder, model: nn.Module, output: str, normalised: bool):
+        super().__init__(encoder, None, (output,), normalised)
+        self.model = model
+        del self.encoder  # it lives in the model alone
+        self.__dict__["encoder"] = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images, self.encoder.native_grid)
+
+
 def _generator(device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(0)
 
@@ -193,13 +206,7 @@ def deploy(
         raise ValueError("the backbone has no classifier for logits; pass head=, or outputs=('pooled',)")
     fixed = FixedEncoder(encoder, grid, image_size, resize)
     model = Deployed(fixed, copy.deepcopy(head), names, normalised).eval().requires_grad_(False)
-    model.metadata = {
-        "grid": list(fixed.native_grid), "image_size": list(fixed.image_size),
-        "patch": list(patch_size(fixed.image_size, fixed.native_grid)), "resize": fixed.resize,
-        "mean": list(fixed.normalisation.mean), "std": list(fixed.normalisation.std),
-        "input": "normalised float" if normalised else "uint8, RGB, channels first", "outputs": list(names),
-        "classes": [str(c) for c in classes], **notes,
-    }  # fmt: skip
+    model.metadata = _metadata(fixed, names, normalised, classes, notes)
     if classes and "logits" in names:
         count = int(model.head(torch.zeros(1, fixed.embed_dim, dtype=fixed.dtype, device=fixed._mean.device)).shape[-1])
         if count != len(classes):
@@ -207,6 +214,48 @@ def deploy(
     _compare(model, encoder)
     encoder.train(training)
     return model
+
+
+def deploy_model(
+    model: nn.Module, grid: Size, *, image_size: Size | None = None, resize: str | None = None, output: str = "logits",
+    normalised: bool = False, **notes: Any,
+) -> DeployedModel:  # fmt: skip
+    """As `deploy`, of a model `(images, grid) -> tensor` that holds a backbone as `model.backbone`.
+
+    Raises: ValueError for a model without a backbone, and as `deploy` does.
+
+    Example: `deploy_model(Segmenter(encoder, "linear", 150), 30, image_size=480)`
+    """
+    encoder = getattr(getattr(model, "backbone", None), "module", getattr(model, "backbone", None))
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"{type(model).__name__} holds no backbone")
+    training = model.training
+    model.eval()
+    fixed = FixedEncoder(encoder, grid, image_size, resize)
+    held = model.backbone
+    model.backbone = None
+    try:
+        whole = copy.deepcopy(model)
+    finally:
+        model.backbone = held
+    whole.backbone = fixed
+    made = DeployedModel(fixed, whole, output, normalised).eval().requires_grad_(False)
+    made.metadata = _metadata(fixed, made.outputs, normalised, (), notes)
+    _compare(made, encoder)
+    model.train(training)
+    return made
+
+
+def _metadata(
+    fixed: FixedEncoder, outputs: tuple[str, ...], normalised: bool, classes: Sequence[str], notes: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "grid": list(fixed.native_grid), "image_size": list(fixed.image_size),
+        "patch": list(patch_size(fixed.image_size, fixed.native_grid)), "resize": fixed.resize,
+        "mean": list(fixed.normalisation.mean), "std": list(fixed.normalisation.std),
+        "input": "normalised float" if normalised else "uint8, RGB, channels first", "outputs": list(outputs),
+        "classes": [str(c) for c in classes], "embed_dim": fixed.embed_dim, **notes,
+    }  # fmt: skip
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,7 +67,7 @@ class Split:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """`content:` and a hash of names, labels and bytes; `sampled:` where pictures are more than 2 GiB."""
+        """Hash of names, labels and bytes; it says so where pictures of more than 2 GiB were sampled."""
         from tasks.data.checks.fingerprints import fingerprint
 
         return fingerprint(self)
@@ -156,6 +156,16 @@ class Boxed(Split):
         listed = [part for pairs in (own.absent, own.partial) for part in (pairs or ())]
         return (own.protocol.value, own.image_ids, own.sizes, own.category_ids, [dict(c) for c in own.categories],
                 own.image, own.category, own.box, own.area, own.crowd, own.ignore, *listed)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sought(Split):
+    """Queries, of each its box `bbx` (x1, y1, x2, y2) and which rows of the gallery are right; or a gallery."""
+
+    answers: Sequence[Mapping[str, np.ndarray]]
+
+    def hashed(self) -> Iterable[Any]:
+        return (value for answer in self.answers for _, value in sorted(answer.items()))
 
 
 @dataclass(frozen=True)

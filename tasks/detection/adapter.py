@@ -115,10 +115,13 @@ class Detection(Task):
             self._truths[split] = truth_of(self.boxed(split).labels, Protocol.lvis)
         return self._truths[split]
 
-    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all that are usual."""
         usual = tuple(s for s in self.data.usual if s != "minival")
-        wanted = tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
-        return [*self.data.problems(wanted), *self._missing_text()]
+        return tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return [*self.data.problems(self.reads(splits)), *self._missing_text()]
 
     def _missing_text(self) -> list[DataError]:
         """A published tower at random weights asks nothing: trained at the published rate it stays random."""

@@ -100,9 +100,17 @@ class Retrieval(Task):
             self._tokenizer = tokenizer(self.options.text)
         return self._tokenizer(captions)
 
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all of the set."""
+        if not splits:
+            return self.data.splits
+        return ("train", *splits) if self.recipe.steps else splits
+
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        wanted = ("train", *splits) if splits and self.recipe.steps else splits
-        return [*self.data.problems(wanted), *self._missing_weights()]
+        try:
+            return [*self.data.problems(self.reads(splits)), *self._missing_weights()]
+        except DataError as error:
+            return [error]
 
     def _missing_weights(self) -> list[DataError]:
         """BERT's weights, where the text tower is BERT's and they are not in the cache of Hugging Face."""

@@ -123,9 +123,13 @@ class Segmentation(Task):
             self._loaded[split] = self.data.load(split)
         return self._loaded[split]
 
-    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all that may be reported on."""
         reported = splits or tuple(s for s in self.card.splits if s not in ("train", "minival"))
-        return self.data.problems((*(("train",) if "train" in self.card.splits else ()), *reported))
+        return (*(("train",) if "train" in self.card.splits else ()), *reported)
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(self.reads(splits))
 
     def fingerprint(self, split: str = "train") -> str:
         return self.masked(split).fingerprint

@@ -9,10 +9,11 @@ from conftest import relative
 from torch import nn
 
 from backbones import Features, FlexiBackbone, build_backbone
-from backbones.deploy import deploy
+from backbones.deploy import deploy, deploy_model
 from backbones.deploy.formats import ENDINGS, export_model, program
 from backbones.deploy.opened import ExportedEncoder, open_exported
 from backbones.encoder import HALF, completed
+from tasks.classification.models import Locked
 
 IMAGES = torch.randint(0, 256, (3, 3, 120, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -98,12 +99,22 @@ def test_half_precision_and_an_exported_encoder(nano, tmp_path) -> None:
 
     half = copy.deepcopy(nano).bfloat16()
     assert deploy(half, 8)(IMAGES).dtype == torch.bfloat16
-    model = deploy(nano, 8, outputs=("pooled", "map", "prefix"), embed_dim=128)
+    model = deploy(nano, 8, outputs=("pooled", "map", "prefix"))
     encoder = ExportedEncoder(open_exported(export_model(model, tmp_path / "e.pt2", "torch")))
     expected = nano(IMAGES, 8)
     assert relative(encoder(encoder.normalise(IMAGES), 8).map, expected.map) < 1e-5
     with pytest.raises(ValueError, match="runs at grid"):
         encoder(IMAGES, 4)
+
+
+@torch.no_grad()
+def test_a_whole_model_of_images_and_grid_is_deployed(nano, tmp_path) -> None:
+    model = Locked(nano)
+    made = deploy_model(model, (6, 8), output="vector")
+    opened = open_exported(export_model(made, tmp_path / "locked.pt2", "torch"))
+    assert relative(opened(IMAGES)["vector"], model(IMAGES, (6, 8))) < 1e-5 and model.backbone.module is nano
+    with pytest.raises(ValueError, match="Linear holds no backbone"):
+        deploy_model(nn.Linear(2, 2), 4)
 
 
 class Plain(nn.Module):

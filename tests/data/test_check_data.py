@@ -54,9 +54,9 @@ def test_a_whole_set_is_described(monkeypatch, capsys, woofs) -> None:
     (found,) = json.loads(out)
     assert code == 0 and found["state"] == "ok" and found["problems"] == []
     assert found["splits"] == {"train": 24, "minival": 3, "test": 18} and found["classes"] == 9
-    assert found["sample"] == "a picture of 128x128 px" and found["fingerprint"].startswith("content:")
+    assert found["sample"] == "a picture of 128x128 px" and len(found["fingerprints"]["test"]) == 16
     code, out, _ = call(monkeypatch, capsys, "imagewoof9", "--data-root", str(woofs))
-    assert "train 24, minival 3, test 18; 9 classes" in out and found["fingerprint"] in out and "1 ok" in out
+    assert "train 24, minival 3, test 18; 9 classes" in out and found["fingerprints"]["test"] in out and "1 ok" in out
 
 
 def test_what_is_there_but_not_readable_is_wrong(monkeypatch, capsys, woofs) -> None:

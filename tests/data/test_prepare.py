@@ -124,7 +124,7 @@ def test_coco(tmp_path, monkeypatch) -> None:
     ]
     prepare("coco", archives, tmp_path / "data", {"train": 5, "val": 3}, silent)
     sized(monkeypatch, "lvis_coco80", "boxes", train=5, val=3)
-    task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80"})
+    task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80", "text": "tiny"})
     assert task.missing() == [] and task.fingerprint("train")
     val = task.dataset("val")
     assert len(val) == 3 and val[0][0].shape == (3, 240, 240) and val[0][1]["size"].tolist() == [240, 320]

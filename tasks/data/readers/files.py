@@ -33,7 +33,7 @@ class Files:
         return str(self.folder / self.names[i])
 
     def files(self) -> Sequence[str]:
-        return [f"{self.folder}/{name}" for name in self.names]
+        return [os.path.join(self.folder, name) for name in self.names]
 
     def open(self) -> None:
         pass

@@ -156,7 +156,7 @@ class BoxedSet:
         ):  # fmt: skip
             if expected is not None and there != expected:
                 said = f"split {split!r} of {self.name} has {there:,} {what}, it must have {expected:,}"
-                raise Missing(said, path=labels.path, advice=self._advice)
+                raise Wrong(said, path=labels.path, advice=self._advice)
         count = self.form.class_count
         if count is not None and len(labels.categories) != count and card.usual:
             said = f"split {split!r} of {self.name} has {len(labels.categories):,} categories, it must have {count:,}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError
 from tasks.data.sets.labelled import labelled_set
 from tasks.data.splits import Labelled
@@ -60,8 +61,12 @@ class ImageRetrieval(Task):
             self._sets[split] = self.data.whole(split)
         return self._sets[split]
 
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that are searched; () stands for the first of the set."""
+        return splits or self.data.reported[:1]
+
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        return self.data.problems(splits or self.data.reported[:1])
+        return self.data.problems(self.reads(splits))
 
     def fingerprint(self, split: str = "test") -> str:
         return self.labelled(split).fingerprint
@@ -105,6 +110,4 @@ class ImageRetrieval(Task):
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean(samples["R@1"].astype("float64"))
