@@ -50,30 +50,42 @@ def copied(place: Path) -> None:
             shutil.copyfile(ROOT / name, place / name)
 
 
-def green(tests: list[str], place: Path) -> bool:
-    """Do the tests pass, and is at least one of them not skipped? Run in a fork of this process."""
+def passed(tests: list[str], place: Path, first: bool = True) -> set[str]:
+    """Which of the tests pass, in a fork; `first`: stop at the first that fails. Skipped is not passed."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-            os._exit(_status(tests, place))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            os.write(writing, "\n".join(_passed(tests, place, first)).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        found = set(pipe.read().splitlines())
+    os.waitpid(child, 0)
+    return found
 
 
-def _status(tests: list[str], place: Path) -> int:
+def _passed(tests: list[str], place: Path, first: bool) -> set[str]:
     import pytest
 
-    class Passed:
-        count = 0
+    class Seen:
+        def __init__(self) -> None:
+            self.good: set[str] = set()
+            self.bad: set[str] = set()
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            self.count += report.when == "call" and report.passed
+            name = report.nodeid.partition("[")[0]
+            if report.failed:
+                self.bad.add(name)
+            elif report.when == "call" and report.passed:
+                self.good.add(name)
 
-    signal.alarm(SECONDS)
+    signal.alarm(SECONDS if first else 4 * SECONDS)
     os.chdir(place)
     sys.path[:0] = [str(place), str(place / "tests")]
-    seen = Passed()
-    status = pytest.main([*tests, "-q", "-x", "-p", "no:cacheprovider", "--no-header"], plugins=[seen])
-    return int(status) or int(not seen.count)
+    seen = Seen()
+    pytest.main([*tests, "-q", *["-x"] * first, "-p", "no:cacheprovider", "--no-header"], plugins=[seen])
+    return seen.good - seen.bad
 
 
 def main() -> int:
@@ -95,10 +107,10 @@ def main() -> int:
             if count != 1:
                 print(f"{mutant['name']}: {mutant['file']} holds {mutant['before']!r} {count} times, it must be once")
                 return 2
-        for test in sorted({m["test"] for m in chosen}):
-            if not green([test], place):
-                print(f"{test} is not green before any change")
-                return 2
+        wanted = sorted({m["test"] for m in chosen})
+        if lacking := set(wanted) - passed(wanted, place, first=False):
+            print(f"not green before any change: {', '.join(sorted(lacking))}")
+            return 2
         survivors = [m for m in chosen if not killed(m, place)]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} changes were noticed")
     return int(bool(survivors))
@@ -110,7 +122,7 @@ def killed(mutant: dict[str, str], place: Path) -> bool:
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(mutant["before"], mutant["after"]), encoding="utf-8")
     try:
-        noticed = not green([mutant["test"]], place)
+        noticed = not passed([mutant["test"]], place)
     finally:
         path.write_text(text, encoding="utf-8")
     print(

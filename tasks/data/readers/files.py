@@ -115,7 +115,8 @@ def pictures_under(folder: Path) -> Iterator[tuple[str, bool]]:
 
     Names that start with a dot, and what systems leave behind, are passed over without a word.
     """
-    yield from _walk(folder, "", frozenset({os.path.realpath(folder)}))
+    real = Path(os.path.realpath(folder))
+    yield from _walk(folder, "", frozenset(map(str, (real, *real.parents))))
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:
