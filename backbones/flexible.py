@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from timm.data import create_transform, resolve_data_config
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ from backbones.grids import FILTERS, METHODS, Grid, Size, as_pair, patch_size
 from backbones.kernels import ResizedKernels
 from backbones.patches import embed_patches
 from backbones.resize import resize_patch_kernel, resize_position_embedding
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class FlexiBackbone(Encoder):
@@ -61,7 +66,8 @@ class FlexiBackbone(Encoder):
         for value, known in ((resize, METHODS), (filter, FILTERS), (position_filter, FILTERS)):
             if value not in known:
                 raise ValueError(f"no resize option {value!r}; there are: {', '.join(known)}")
-        size, grid = trunk.patch_embed.img_size, trunk.patch_embed.grid_size
+        grid, patch = trunk.patch_embed.grid_size, trunk.patch_embed.patch_size
+        size = (grid[0] * patch[0], grid[1] * patch[1])  # what a convolution reads of a picture that it does not divide
         super().__init__(normalisation, image_size or size, native_grid or grid)
         self.trunk = trunk
         self._set_normalisation(self.base_kernel.device)
@@ -165,7 +171,7 @@ class FlexiBackbone(Encoder):
             if self.token_norm is None:
                 raise ValueError("resize method 'norm' needs backbone.calibrate(images) first")
             x = x * (self.token_norm / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)).to(x.dtype)
-        trunk, batch = self.trunk, len(x)
+        trunk, batch = self.trunk, x.shape[0]
         special = (trunk.cls_token, getattr(trunk, "dist_token", None), trunk.reg_token)
         prefix = [t.expand(batch, -1, -1) for t in special if t is not None]
         if positions is not None and positions.shape[1] == x.shape[1]:
@@ -239,3 +245,117 @@ class FlexiBackbone(Encoder):
         if wrong := [i for i in which if not -depth <= i < depth]:
             raise IndexError(f"no block {wrong[0]}; the encoder has {depth}, numbered from 0")
         return [i % depth for i in which]
+
+    # what users of timm expect of a ViT; the grid is by default the native one
+
+    def forward_features(self, images: Tensor, grid: Size | None = None) -> Tensor:
+        """All tokens after the final norm, `[B, P + h*w, D]`, as timm's method of this name.
+
+        Example: `encoder.head(encoder.forward_head(encoder.forward_features(images, 8), pre_logits=True))`
+        """
+        grid = as_pair(grid or self.native_grid)
+        return self.encode(self.tokens(images, grid), grid)[0]
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pooled features `[B, D]` of all tokens, or the upstream logits `[B, C]`."""
+        return self.trunk.forward_head(tokens, pre_logits=pre_logits)
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        grid: Size | None = None,
+    ) -> Any:
+        """Final tokens and those after some blocks, as timm's method of this name.
+
+        Args: indices: how many of the last blocks, or their numbers; None: all. norm: with the final norm.
+            output_fmt: `NCHW` or `NLC`.
+
+        Returns: `(tokens, [maps])`, or the maps alone; with `return_prefix_tokens` each map with its prefix tokens.
+        """
+        grid = as_pair(grid or self.native_grid)
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt is NCHW or NLC, not {output_fmt!r}")
+        blocks = self._blocks(len(self.trunk.blocks) if indices is None else indices)
+        tokens, tapped = self.encode(self.tokens(images, grid), grid, blocks)
+        prefix, given = self.trunk.num_prefix_tokens, []
+        for inner in (self.trunk.norm(t) if norm else t for t in tapped):
+            patches = inner[:, prefix:]
+            if output_fmt == "NCHW":
+                patches = patches.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()
+            given.append((patches, inner[:, :prefix]) if return_prefix_tokens else patches)
+        return given if intermediates_only else (tokens, given)
+
+    def get_intermediate_layers(
+        self,
+        images: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        grid: Size | None = None,
+    ) -> Any:
+        """Tokens after the last `n` blocks, or after those named, as DINO's method of this name.
+
+        Example: `encoder.get_intermediate_layers(images, 4, reshape=True, grid=8)  # four maps [B, D, 8, 8]`
+        """
+        return self.forward_intermediates(
+            images, n, return_prefix_tokens, norm, "NCHW" if reshape else "NLC", intermediates_only=True, grid=grid
+        )
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the blocks' activations again in the backward pass instead of keeping them."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay leaves alone."""
+        return {f"trunk.{name}" for name in self.trunk.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns by which timm's `param_groups_layer_decay` sorts parameters into layers."""
+
+        def inside(pattern: Any) -> Any:
+            if isinstance(pattern, str):
+                return rf"^trunk\.(?:{pattern.replace('^', '')})"
+            if isinstance(pattern, list):
+                return [(inside(name), number) for name, number in pattern]
+            return pattern
+
+        return {name: inside(pattern) for name, pattern in self.trunk.group_matcher(coarse).items()}
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the upstream classifier; 0 without."""
+        return self.trunk.num_classes
+
+    def get_classifier(self) -> nn.Module:
+        """The upstream classifier; `nn.Identity` without."""
+        return self.trunk.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new classifier, as timm makes one; 0 removes it."""
+        self.trunk.reset_classifier(num_classes)
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm's `resolve_data_config(model=encoder)` reads: input size, mean, std, interpolation, crop."""
+        own = getattr(self.trunk, "pretrained_cfg", None) or {"interpolation": "bilinear", "crop_pct": 240 / 272}
+        return {
+            "crop_mode": "center", **own, "input_size": (self.base_kernel.shape[1], *self.image_size),
+            "mean": self.normalisation.mean, "std": self.normalisation.std, "num_classes": self.num_classes,
+            "first_conv": "trunk.patch_embed.proj", "classifier": "trunk.head",
+        }  # fmt: skip
+
+    default_cfg = pretrained_cfg
+
+    def preprocess(self, picture: Image) -> Tensor:
+        """A PIL picture resized, cropped to `image_size` and normalised, `[C, H, W]`, as it was for the weights.
+
+        Example: `encoder(encoder.preprocess(Image.open("dog.jpg"))[None], grid=8)`
+        """
+        transform = create_transform(**resolve_data_config({}, model=self))
+        return transform(picture.convert("RGB")).to(self.dtype)

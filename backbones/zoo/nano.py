@@ -1,4 +1,4 @@
-"""Nano models: 1.2 M parameters, 120 px, trained on Tiny ImageNet and embedded in the package."""
+"""Nano models: 1.2 M parameters, 120 px, trained on Tiny ImageNet by the suite `nano` and embedded in the package."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.contract import BackboneSpec, VitShape, WeightsError
+from backbones.contract import BackboneSpec, WeightsError
+from backbones.zoo.shapes import NANO
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
 
 FOLDER = Path(__file__).parent / "weights"
-SHAPE = VitShape(128, 6, 4, 512, (32, 32), (7, 7), True, "token", 100)
-NATIVE = {"flexivit_nano": None, "vit_nano_g15": 15, "vit_nano_g8": 8}
+NATIVE = {"flexivit_nano": None, "flexivit_nano_distilled": None, "vit_nano_g15": 15, "vit_nano_g8": 8}
+# the student of a distillation stores the kernel of its finest patch, as the official ones do
+SHAPES = {"flexivit_nano_distilled": replace(NANO, patch=(8, 8))}
 
 
 def _build(
@@ -28,8 +30,8 @@ def _build(
         if problem := _obstacle(name):
             raise WeightsError(problem)
         return build_from_safetensors(str(FOLDER / f"{name}.safetensors"), drop_path, num_classes, **options)
-    classes = SHAPE.classes if num_classes is None else num_classes
-    return build_from_shape(replace(SHAPE, classes=classes), drop_path=drop_path, **options)
+    classes = NANO.classes if num_classes is None else num_classes
+    return build_from_shape(replace(SHAPES.get(name, NANO), classes=classes), drop_path=drop_path, **options)
 
 
 def _obstacle(name: str, pretrained: bool = True, **options: Any) -> str | None:
@@ -40,7 +42,8 @@ def _obstacle(name: str, pretrained: bool = True, **options: Any) -> str | None:
 
 SPECS = [
     BackboneSpec(
-        name, partial(_build, name), 120, grid, "Tiny ImageNet, 100 classes", f"{name}.safetensors", shape=SHAPE,
+        name, partial(_build, name), 120, grid, "Tiny ImageNet, 100 classes", f"{name}.safetensors",
+        shape=SHAPES.get(name, NANO),
         flexible=grid is None, obstacle=partial(_obstacle, name),
     )
     for name, grid in NATIVE.items()

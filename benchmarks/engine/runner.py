@@ -21,11 +21,12 @@ from backbones.grids import parse_schedule, patch_size
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
 from benchmarks.engine.batches.resident import LIMIT_GIB
 from benchmarks.engine.finite import Diverged
-from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
-from benchmarks.engine.suite import Cell, Suite
+from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name, samples_key
+from benchmarks.engine.plan import Obstacles, rows_of
+from benchmarks.engine.suite import Cell, Suite, cell_task
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
-from benchmarks.store import Row, Store, StoreError, environment, key_of
+from benchmarks.store import Row, Store, StoreError, environment
 from benchmarks.store.gallery import keep_pictures
 from tasks.contract import Task, TaskError, View
 
@@ -121,7 +122,8 @@ class Runner:
         workers = decoding_processes(self.accelerator.device, processes_here(), options.workers)
         self.options = dataclasses.replace(options, workers=workers)
         self.trainer = Trainer(store, self.accelerator, self.options, self.say)
-        self._fingerprints: dict[str, str] = {}
+        self._identities = Identities(self._precision())
+        self._obstacles = Obstacles(options.skip_broken)
         self._started = datetime.now(UTC)
 
     def run(self) -> Summary:
@@ -144,13 +146,13 @@ class Runner:
         return summary
 
     def _precision(self) -> str:
-        return "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
+        return precision_name(self.accelerator.mixed_precision)
 
     def _one(self, cell: Cell, place: str, summary: Summary, wait: bool) -> bool:
         """False where another runner has the cell and we do not wait."""
         try:
             task = cell_task(cell, self.data_root)
-            missing = missing_of(task, cell.splits)
+            missing = self._obstacles.of(cell, task)
         except Exception as error:
             self._fail(cell, None, error, summary)
             return True
@@ -194,8 +196,8 @@ class Runner:
 
     def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary, **of_view: Any) -> None:
         text = one_line(error)
-        identity = self._identity(cell, task) | of_view
-        row = Row(**identity, status="failed", error=text, traceback=trace(error), env=environment())
+        asked = self._asked(cell, task) | of_view
+        row = Row(**asked, status="failed", error=text, traceback=trace(error), env=environment())
         if self.accelerator.is_main_process:
             try:
                 self.store.append([row])
@@ -207,33 +209,24 @@ class Runner:
     def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> bool:
         """Train where needed, look at what is missing, write the rows. False where nothing was missing."""
         started, clock = datetime.now(UTC), time.perf_counter()
-        fingerprint = self._fingerprint(cell, task)
-        weights = self.trainer.weights_hash(cell)
-        train_key = key_of({
-            "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
-        })  # fmt: skip
-        keys = {
-            (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
-        }
-        done = self.store.done()
-        found = {key: done[key] for key in keys.values() if key in done}
-        known = self._shared({k for k, entry in found.items() if self.options.skip_broken or not entry.skipped})
-        todo = {pair: key for pair, key in keys.items() if key not in known}
+        identity = self._identities.of(cell, task)
+        known = self._shared(set(rows_of(identity, self.store, self.options.skip_broken)))
+        todo = [pair for pair in identity.rows if pair not in known]
         if not todo:
             self.say(f"{place} {cell.label}: done")
             return False
-        self.say(f"{place} {cell.label}: {len(todo)} of {len(keys)} rows to do")
-        trained = self.trainer.obtain(cell, task, train_key)
-        identity = self._identity(cell, task) | {
-            "train_key": train_key, "weights_hash": weights, "data_fingerprint": fingerprint,
+        self.say(f"{place} {cell.label}: {len(todo)} of {len(identity.rows)} rows to do")
+        trained = self.trainer.obtain(cell, task, identity)
+        asked = self._asked(cell, task) | {
+            "train_key": identity.train, "weights_hash": identity.weights,
             "started": started.isoformat(timespec="seconds"),
         }  # fmt: skip
         for split in cell.splits:
             views = [v for s, v in todo if s == split]
             if not views:
                 continue
-            result = self._look(task, trained, views, split)
-            rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
+            result = self._evaluate(task, trained, views, split)
+            rows = self._rows(result, trained, task, asked, split, identity)
             seconds = round(time.perf_counter() - clock, 3)
             # not from the wall clock, which may have been set back meanwhile
             finished = (started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
@@ -246,9 +239,10 @@ class Runner:
             self.say(f"  {split} {metric.label} at grid {values}")
             for note in dict.fromkeys(n for r in rows for n in r.notes):
                 self.say(f"  {note}")
+            for views_alike in alike(result):
+                self.say(f"  identical samples at {', '.join(map(str, views_alike))}")
             for view, why in result.failed.items():
-                place_of = {"split": split, "eval_grid": _side(view.grid), "resize": view.resize}
-                self._fail(cell, task, Diverged(why), summary, **place_of)
+                self._fail(cell, task, Diverged(why), summary, **self._of_view(split, view, identity))
         return True
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
@@ -267,58 +261,77 @@ class Runner:
         except Exception as error:
             self.say(f"  no pictures of {cell.label}: {type(error).__name__}: {error}")
 
-    def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
-        """One pass; the choice that won on minival is looked at under each view's own key."""
-        asked = {dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v for v in views}
+    def _evaluate(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
+        """One pass; what won on minival is evaluated under each view's own key."""
+        chosen = {v: dataclasses.replace(v, options=tuple((trained.choice | dict(v.options)).items())) for v in views}
         self.trainer.calibrate(task, trained.model, views)
-        result = self.trainer.sweep(task, trained.model, list(asked), split)
-        result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
-        result.seconds = {asked[v]: s for v, s in result.seconds.items()}
-        result.failed = {asked[v]: why for v, why in result.failed.items()}
+        result = self.trainer.sweep(task, trained.model, list(dict.fromkeys(chosen.values())), split)
+        rows = {view: found for view, *found in result.rows}
+        result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
+        result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}
+        result.failed = {asked: result.failed[view] for asked, view in chosen.items() if view in result.failed}
+        name = task.card.metric.name
+        for asked, metrics, _ in result.rows:
+            if not math.isfinite(metrics[name]):
+                result.failed[asked] = f"{name} at {asked} is {metrics[name]}"
+        result.rows = [row for row in result.rows if row[0] not in result.failed]
         return result
+
+    def _of_view(self, split: str, view: View, identity: Identity) -> dict[str, Any]:
+        """What a row of a view says of it, whether it went well or not."""
+        return {
+            "split": split, "eval_grid": _side(view.grid), "resize": view.resize, "view_key": identity.views[view],
+            "view_options": dict(view.options), "data_identity": {**identity.train_data, **identity.data[split, view]},
+        }  # fmt: skip
 
     def _rows(
         self,
         result: SweepResult,
         trained: Trained,
         task: Task,
-        identity: dict[str, Any],
+        asked: dict[str, Any],
         split: str,
-        keys: dict[View, str],
+        identity: Identity,
     ) -> list[Row]:
-        rows = []
+        rows, encoder = [], getattr(trained.model, "backbone", None)
+        if asked["flexible"] is None:
+            asked = asked | {"flexible": getattr(encoder, "flexible", None)}
+        hashes = {view: samples_key(samples) for view, _, samples in result.rows}
+        same_as = {view: [v for v in group if v != view] for group in alike(result) for view in group}
         for view, metrics, samples in result.rows:
-            encoder = getattr(trained.model, "backbone", None)
+            key = identity.rows[split, view]
             counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
             seconds = result.seconds[view]
             side = task.card.image_size
             patch = patch_size(side, view.grid)
             options, kept = trained.choice | dict(view.options), None
             if samples is not None and self.accelerator.is_main_process:
-                kept = self.store.save_samples(keys[view], samples)
+                kept = self.store.save_samples(key, samples)
             cost = {
                 "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
                 "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
             }  # fmt: skip
             rows.append(Row(
-                **identity, row_key=keys[view], view_key=view_key(task, view, split), split=split,
-                eval_grid=_side(view.grid), patch=_side(patch), resize=view.resize,
-                view_options=options, eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
+                **asked, **self._of_view(split, view, identity) | {"view_options": options}, row_key=key,
+                patch=_side(patch), eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
                 metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
                 training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
                 notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
+                samples_hash=hashes[view],
+                identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],
                 skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
             ))  # fmt: skip
         return rows
 
-    def _identity(self, cell: Cell, task: Task | None) -> dict[str, Any]:
+    def _asked(self, cell: Cell, task: Task | None) -> dict[str, Any]:
+        """What a row of a cell says of what was asked for."""
         grid: Any = cell.train
         if grid is not None and parse_schedule(grid).kind == "fixed":
             grid = _side(parse_schedule(grid).grids[0])
         row = {
             "suite": cell.suite, "task": cell.task, "backbone": cell.backbone, "train_grid": grid, "seed": cell.seed,
             "options": dict(cell.options), "backbone_options": dict(cell.backbone_options), "label": cell.label,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "flexible": cell.flexible, "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
         if task is not None:
             row |= {
@@ -330,15 +343,17 @@ class Runner:
             }  # fmt: skip
         return row
 
-    def _fingerprint(self, cell: Cell, task: Task) -> str:
-        where = key_of({"task": cell.task, "options": dict(cell.options)})
-        if where not in self._fingerprints:
-            self._fingerprints[where] = task.fingerprint("train" if "train" in task.card.splits else cell.splits[0])
-        return self._fingerprints[where]
-
     def _shared(self, value: Any) -> Any:
         """The main process's value, in all processes: they must decide alike."""
         return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+
+def alike(result: SweepResult) -> list[list[View]]:
+    """Views whose per-sample values are the same to the byte; what they differ in changed nothing."""
+    groups: dict[str | None, list[View]] = {}
+    for view, _, samples in result.rows:
+        groups.setdefault(samples_key(samples), []).append(view)
+    return [views for key, views in groups.items() if key is not None and len(views) > 1]
 
 
 def one_line(error: BaseException) -> str:

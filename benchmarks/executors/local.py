@@ -57,13 +57,15 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = ()) -> int:
     from benchmarks.engine.interrupts import stopping
     from benchmarks.engine.runner import Runner
     from benchmarks.store import Store
+    from tasks.data.checks.progress import progress_shown
 
     store = Store(work.out)
     started: list[subprocess.Popen[bytes]] = []
     try:
         with stopping():
             started += [_helper(more) for more in helpers]
-            summary = Runner(work.suite, store, work.data_root, work.options).run()
+            with progress_shown():
+                summary = Runner(work.suite, store, work.data_root, work.options).run()
             for helper in started:
                 helper.wait()
     except KeyboardInterrupt:

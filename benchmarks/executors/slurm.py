@@ -24,8 +24,9 @@ from typing import Any
 
 import submitit
 
-from benchmarks.engine.plan import cell_key, cell_task, plan
-from benchmarks.engine.suite import Cell
+from benchmarks.engine.identity import cell_key
+from benchmarks.engine.plan import plan
+from benchmarks.engine.suite import Cell, cell_task
 from benchmarks.executors import Work
 from benchmarks.executors.local import visible_gpus
 from benchmarks.store import Store, key_of
@@ -142,7 +143,7 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
     store, root = Store(work.out.absolute()), work.data_root.absolute()
     store.check_writable()
     by_key: dict[str, list[Cell]] = {}
-    for entry in plan(work.suite, store, root, costs=False):
+    for entry in plan(work.suite, store, root, **work.planned(bool(resources.gpus))):
         if entry.state == "to do":
             by_key.setdefault(cell_key(entry.cell, cell_task(entry.cell, root)), []).append(entry.cell)
     with store.locked("slurm"):

@@ -68,7 +68,7 @@ def detections(data: dict[str, Any], seed: int) -> Detections:
 
 def run_way(way: str, images: int) -> dict[str, Any]:
     """Numbers, seconds and peak MiB of one way in this process. Making the data is not timed."""
-    from tasks.detection.labels.protocols import Protocol
+    from tasks.data.boxes.protocols import Protocol
     from tasks.detection.scoring.files import score
     from tasks.detection.scoring.official import score_official
 

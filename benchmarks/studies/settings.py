@@ -19,7 +19,7 @@ import torch
 import yaml
 
 FOLDER = Path(__file__).parent / "scales"
-STUDIES = ("acceleration", "pi_resize", "representations")
+STUDIES = ("pi_resize", "representations")
 
 
 def _known(name: str, known: Sequence[str], what: str) -> str:

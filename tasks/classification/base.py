@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.contract import Task
+from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError
 from tasks.data.sets.labelled import LabelledSet
 from tasks.data.splits import Labelled
@@ -39,8 +40,12 @@ class LabelledTask(Task):
     def classes(self) -> int:
         return len(self.labelled("train").classes)
 
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for the first of the set."""
+        return ("train", *(splits or self.data.reported[:1]))
+
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
-        return self.data.problems(("train", *(splits or self.data.reported[:1])))
+        return self.data.problems(self.reads(splits))
 
     def fingerprint(self, split: str = "train") -> str:
         return self.labelled(split).fingerprint
@@ -65,13 +70,6 @@ class LabelledTask(Task):
         return accuracy(records) | {"chance_top1": 1 / self.classes}
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        import torch
-
-        from tasks.classification.scoring import right
-        from tasks.contract.meters import sums_of_mean
-
-        records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
-        label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
-        values = np.full(len(label), np.nan)
-        values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
+        ranked, label = samples["ranked"], samples["label"].reshape(len(samples["label"]), -1)
+        values = np.where((label >= 0).any(1), (ranked[:, :1] == label).any(1), np.nan)
         return sums_of_mean(values)

@@ -15,8 +15,8 @@ REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
 class Pictures:
     """`pictures[i]` -> (uint8 [3, S, S], label), as evaluated; `pictures.sample(i, generator)` as trained on."""
 
-    def __init__(self, found: Labelled, side: int, style: str, crop: str):
-        self.found, self.side, self.style, self.crop = found, side, style, crop
+    def __init__(self, found: Labelled, side: int, style: str, crop: str, squeeze: bool = False):
+        self.found, self.side, self.style, self.crop, self.squeeze = found, side, style, crop, squeeze
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
         found.pictures.open()
@@ -39,7 +39,7 @@ class Pictures:
         return int(label) if label.ndim == 0 else torch.from_numpy(label)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int | Tensor]:
-        return evaluation_view(self.picture(i), self.side, self.style), self.label(i)
+        return evaluation_view(self.picture(i), self.side, self.style, self.squeeze), self.label(i)
 
     def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor]:
         return training_view(self.picture(i), self.side, self.style, self.crop, generator), self.label(i)

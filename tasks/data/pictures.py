@@ -130,6 +130,34 @@ def check_picture(content: Encoded, name: str = "picture") -> tuple[int, int]:
         return _stored_size(image)
 
 
+def look_at_picture(content: Encoded, name: str = "picture") -> tuple[int, int, bool]:
+    """(width, height, is it turned by EXIF?) of a picture that `read_rgb` will take, at a tenth of its cost.
+
+    Header, limits and end are looked at; where these leave a doubt, it is decoded.
+
+    Raises: as `read_rgb`.
+
+    Example: `look_at_picture(Path("a.jpg"))` is `(500, 375, False)`
+    """
+    where, content = _where(content, name), _bytes(content)
+    with _opened(content, where) as image:
+        width, height = _stored_size(image)
+        turned, common = orientation(image) != 1, image.mode in ("RGB", "L", "P", "RGBA", "LA", "1", "CMYK")
+    if not common or not _has_end(content):
+        read_rgb(content, where.get("place", str(where.get("path"))))
+    return width, height, turned
+
+
+def _has_end(content: bytes) -> bool:
+    """Does it end as its format does? False where the format has no mark of its end."""
+    start = content[:2]
+    if start == JPEG:
+        return content.rfind(JPEG_END) > content.rfind(JPEG_SCAN)
+    if start == b"RI":
+        return len(content) >= int.from_bytes(content[4:8], "little") + 8
+    return start == b"\x89P" and content.rfind(b"IEND") > 0
+
+
 def orientation(image: Image.Image) -> int:
     """EXIF's orientation of an opened picture, 1 to 8; 1 where there is none or EXIF is damaged."""
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from tasks.data.boxes.columns import BoxLabels
 from tasks.data.readers.label_maps import Labels
 
 
@@ -66,7 +67,7 @@ class Split:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """`content:` and a hash of names, labels and bytes; `sampled:` where pictures are more than 2 GiB."""
+        """Hash of names, labels and bytes; it says so where pictures of more than 2 GiB were sampled."""
         from tasks.data.checks.fingerprints import fingerprint
 
         return fingerprint(self)
@@ -142,6 +143,29 @@ class Masked(Split):
             [self.names[i] for i in index], Chosen(self.pictures, index), masks=Chosen(self.masks, index),
             meaning=self.meaning, notes=self.notes,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Boxed(Split):
+    """Pictures with boxes: image i of `labels` is picture i."""
+
+    labels: BoxLabels
+
+    def hashed(self) -> Iterable[Any]:
+        own = self.labels
+        listed = [part for pairs in (own.absent, own.partial) for part in (pairs or ())]
+        return (own.protocol.value, own.image_ids, own.sizes, own.category_ids, [dict(c) for c in own.categories],
+                own.image, own.category, own.box, own.area, own.crowd, own.ignore, *listed)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sought(Split):
+    """Queries, of each its box `bbx` (x1, y1, x2, y2) and which rows of the gallery are right; or a gallery."""
+
+    answers: Sequence[Mapping[str, np.ndarray]]
+
+    def hashed(self) -> Iterable[Any]:
+        return (value for answer in self.answers for _, value in sorted(answer.items()))
 
 
 @dataclass(frozen=True)

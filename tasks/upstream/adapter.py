@@ -16,8 +16,12 @@ from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
+from tasks.contract.task import sums_of_mean
+from tasks.data.errors import DataError, Missing, Wrong
+from tasks.data.readers.class_lists import reordered
 from tasks.data.sets.labelled import labelled_set
-from tasks.upstream.presets import PRESETS, preset
+from tasks.data.splits import Labelled
+from tasks.upstream.presets import PRESETS, PROTOCOL, preset
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from tasks.upstream.pictures import UpstreamPictures
 
 METRICS = ("top1", "agreement")
+INITS = ("teacher", "random")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class UpstreamOptions(Options):
     data: str = option("", "train", "a set of labelled pictures; empty: the preset's")
     epochs: int = option(0, "train", "0: the preset's own 90; sets the steps, unless the recipe says them")
     teacher: str = option("", "train", "a backbone with a classifier; empty: the preset's")
+    init: str = option("teacher", "train", "where a student with a teacher starts: teacher, or random weights")
+    class_list: str = option("", "train", "a file of class folders, one a line, in the order of the labels")
     head_bias: float | None = option(None, "train", "of a new classifier; none: the preset's -10 = -log 21843")
     minival: float | None = option(None, "train", "part of the training pictures held out; none: the set's own")
     smallest_crop: float | None = option(None, "train", "least area of a crop, of batched presets; none: the preset's")
@@ -72,6 +79,8 @@ class Upstream(LabelledTask):
         if self.teacher_name and ":" not in self.teacher_name:  # timm and modules take seconds to import
             backbone_spec(self.teacher_name)
         chosen = self.options = dataclasses.replace(self.options, data=name, teacher=self.teacher_name)
+        if chosen.init not in INITS:
+            raise TaskError(f"no init {chosen.init!r}; there are: {', '.join(INITS)}")
         known = METRICS if self.teacher_name else METRICS[:1]
         if chosen.metric not in known:
             raise TaskError(f"no metric {chosen.metric!r} of {chosen.preset}; there are: {', '.join(known)}")
@@ -94,11 +103,30 @@ class Upstream(LabelledTask):
         self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
-            "upstream", f"{chosen.preset}-v1", metrics=self._metrics(chosen.metric), image_size=self.side,
-            splits=self.data.card_splits(), sources={name: self.data.card.source},
+            "upstream", f"{chosen.preset}-{PROTOCOL.version(chosen.preset)}",
+            metrics=self._metrics(chosen.metric), image_size=self.side, splits=self.data.card_splits(),
+            sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        lacking = super().missing(splits)
+        if not self.recipe.steps:
+            advice = "task classification with options.protocol: head evaluates a classifier as it is"
+            lacking.append(
+                Wrong("0 would report the weights that the student starts from", field="recipe.steps", advice=advice)
+            )
+        if self.options.class_list and not Path(self.options.class_list).is_file():
+            lacking.append(Missing("no such list of classes", path=self.options.class_list))
+        return lacking
+
+    def labelled(self, split: str) -> Labelled:
+        """As of every labelled task, with labels in the order of `class_list` where one is given."""
+        if split not in self._loaded and self.options.class_list:
+            found = super().labelled(split)
+            self._loaded[split] = reordered(found, Path(self.options.class_list))
+        return super().labelled(split)
 
     def _metrics(self, first: str) -> tuple[Metric, ...]:
         told = {"top1": Metric("top1"), "top5": Metric("top5")}
@@ -156,8 +184,14 @@ class Upstream(LabelledTask):
                 f"teacher {self.teacher_name!r} tells {outputs} classes and {self.data.name} has {self.classes}: "
                 "top-1 is undefined; --set options.metric=agreement reports agreement with the teacher"
             )
+        if getattr(backbone, "pretrained", False):
+            raise TaskError(
+                "the student comes with trained weights, which its training would overwrite; name an architecture from "
+                "scratch, such as flexivit_b_scratch, or give it options: {pretrained: false}"
+            )
         model = supervised(backbone, outputs, 0.0)
-        initialise_from_teacher(backbone, teacher)
+        if self.options.init == "teacher":
+            initialise_from_teacher(backbone, teacher)
         # a copy: the runner may keep the frozen one in fewer bits, and other students start from this one
         return UpstreamModel(model.backbone, copy.deepcopy(teacher))
 
@@ -273,6 +307,4 @@ class Upstream(LabelledTask):
     def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         if self.options.metric == "top1":
             return super().sums(samples)
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64))

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from data_tools import sized
 from PIL import Image
 from torch import nn
 
@@ -41,6 +42,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name in ("roxford5k", "rparis6k"):
+        sized(monkeypatch, name, "landmarks")
+
+
 def build(root, **options):
     return build_task("landmark_retrieval", root, {"image_size": 24, **options})
 
@@ -62,9 +69,9 @@ def test_buildings_are_found_by_what_is_in_the_box(folder) -> None:
 def test_what_is_wrong_is_told(folder) -> None:
     with pytest.raises(TaskError, match="nearest: roxford5k"):
         build(folder, data="oxford5k")
-    assert "get it from" in build(folder, data="rparis6k").missing()[0]
+    assert "get it from http" in str(build(folder, data="rparis6k").missing()[0])
     (folder / "roxford5k" / "jpg" / "g4.jpg").unlink()
-    assert "the first is g4.jpg" in build(folder).missing()[0]
+    assert "the first is g4.jpg" in str(build(folder).missing()[0])
     path = folder / "roxford5k" / "gnd_roxford5k.pkl"
 
     class Evil:
@@ -72,8 +79,8 @@ def test_what_is_wrong_is_told(folder) -> None:
             return os.system, (f"touch {folder / 'ran'}",)
 
     path.write_bytes(pickle.dumps({"gnd": Evil()}))
-    assert "which is no data" in build(folder).missing()[0] and not (folder / "ran").exists()
+    assert "which is no data" in str(build(folder).missing()[0]) and not (folder / "ran").exists()
     path.write_bytes(b"torn")
-    assert "no truth of the revisited benchmark" in build(folder).missing()[0]
+    assert "no truth of the revisited benchmark" in str(build(folder).missing()[0])
     with pytest.raises(TaskError, match="trains nothing"):
         build(folder).loss(None, None, (4, 4))

@@ -130,7 +130,7 @@ def test_run_on_real_pictures(tmp_path) -> None:
 
 def test_settings_name_the_nearest() -> None:
     for study in STUDIES:
-        for scale in ("demo", "mini", *(["paper"] if study != "acceleration" else [])):  # that one is a suite
+        for scale in ("demo", "mini", "paper"):
             read_settings(study, scale)
     with pytest.raises(ValueError, match="no study 'pi_resise'; nearest: pi_resize"):
         read_settings("pi_resise")

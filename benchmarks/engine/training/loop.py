@@ -23,6 +23,7 @@ from benchmarks.engine.interrupts import deferred
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
+from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.optimizers import (
     Averaged,
@@ -30,7 +31,9 @@ from benchmarks.engine.training.optimizers import (
     clip_gradients,
     set_learning_rate,
 )
-from benchmarks.store import key_of, write_atomically
+from benchmarks.engine.training.statistics import tell_statistics
+from benchmarks.engine.training.unused import freeze_unused
+from benchmarks.store import key_of
 from tasks.contract import Batch, Recipe, Task, TaskError
 
 RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
@@ -144,13 +147,23 @@ def finetune(
     if recipe.coupled and world > 1:
         raise TaskError("a coupled loss sees one process's images only; run it on one process")
     model.to(accelerator.device)
+    if world > 1:
+        few = [Drawn(dataset, seed)[place] for place in training_indices(seed, 0, 2, len(dataset))]
+        shown = task.augment(model, task.collate(few).to(accelerator.device), generator("batch", seed, 0, 0))
+        freeze_unused(task, model, shown, schedule.grids[0], accelerator.autocast)
     optimizer = build_optimizer(model, recipe)
     average = Averaged(model, recipe.ema) if recipe.ema else None
     training = Training()
     # whatever moves the weights; else a folder of another run would be continued
     identity = key_of({"recipe": asdict(recipe), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
     if checkpoint and checkpoint.exists():
-        _load(checkpoint, identity, model, optimizer, average, training, accelerator.device)
+        earlier = load_checkpoint(checkpoint, identity, model, optimizer, average, accelerator.device)
+        training = Training(**earlier)
+        training.resumed_at.append(training.steps)
+    else:
+        with accelerator.autocast():
+            count, shown = len(dataset), Drawn(dataset, seed)
+            tell_statistics(task, model, shown, count, schedule.grids, seed, accelerator.device, workers)
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
@@ -216,11 +229,11 @@ def finetune(
             if due or ledger.due:
                 told()
             if checkpoint and due and accelerator.is_main_process:
-                _save(checkpoint, identity, model, optimizer, average, training)
+                save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
                 saved_at = time.perf_counter()
         told()
         if training.steps < recipe.steps and checkpoint and accelerator.is_main_process:
-            _save(checkpoint, identity, model, optimizer, average, training)
+            save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
         if training.steps < recipe.steps or interrupted.is_set():
             raise KeyboardInterrupt
     if average:
@@ -363,46 +376,3 @@ def _add(sums: dict[str, float | Tensor], out: dict[str, Any], count: float | Te
     for name, value in out.items():
         if name != "count":
             sums[name] = sums.get(name, 0.0) + _scalar(value) * count
-
-
-def _save(
-    path: Path, identity: str, model: nn.Module, optimizer: Any, average: Averaged | None, training: Training
-) -> None:
-    state = {
-        "identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-        "average": average.values if average else None, "training": asdict(training),
-    }  # fmt: skip
-    write_atomically(path, lambda partial: torch.save(state, partial))
-
-
-def open_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is run.
-
-    Raises: TaskError for a torn or foreign file.
-    """
-    place = "cpu" if device.type == "cpu" else device  # of a process group it is cpu:0, which no file can be read to
-    try:
-        return torch.load(path, map_location=place, weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's own; their texts advise to run what is inside
-        raise TaskError(f"{path} is torn or no checkpoint of ours ({type(error).__name__}); remove it") from error
-
-
-def _load(
-    path: Path,
-    identity: str,
-    model: nn.Module,
-    optimizer: Any,
-    average: Averaged | None,
-    training: Training,
-    device: torch.device,
-) -> None:
-    state = open_checkpoint(path, device)
-    if state["identity"] != identity:
-        raise TaskError(f"{path} belongs to another recipe, schedule, seed or data set; remove it to train anew")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average:
-        average.load(state["average"])
-    for name, value in state["training"].items():
-        setattr(training, name, value)
-    training.resumed_at.append(training.steps)

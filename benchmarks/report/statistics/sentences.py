@@ -131,7 +131,7 @@ def _remedy(verdict: GridVerdict, shown: Shown, words: Wording) -> str:
     if verdict.needs_seeds is not None:
         remedies.append(f"{verdict.needs_seeds:,} seeds")
     if verdict.needs_samples is not None:
-        remedies.append(f"{_rounded_up(verdict.needs_samples):,} {words.clusters or words.noun}")
+        remedies.append(f"{rounded_up(verdict.needs_samples):,} {words.clusters or words.noun}")
     would = (
         f"{' or '.join(remedies)} would do" if remedies else f"neither more seeds nor more {words.noun} alone would do"
     )
@@ -149,7 +149,7 @@ def _caveat(verdict: GridVerdict, shown: Shown, words: Wording) -> str:
     return ""
 
 
-def _rounded_up(number: int) -> int:
+def rounded_up(number: int) -> int:
     """To two leading digits."""
     step = 10 ** max(0, len(str(number)) - 2)
     return -(-number // step) * step

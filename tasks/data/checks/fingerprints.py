@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backbones.weights.download import cache_folder
 from tasks.data.checks.progress import tracked
+from tasks.data.checks.remembered import write_whole
 from tasks.data.errors import Missing, Wrong
 
 if TYPE_CHECKING:
@@ -40,20 +42,15 @@ class Hashes:
         return bool(self.read.all())
 
 
-def cache_folder() -> Path:
-    """The one cache: `FLEXIVIT_CACHE`, else the user's."""
-    return Path(os.environ.get("FLEXIVIT_CACHE") or Path.home() / ".cache" / "flexivit_transfer")
-
-
 def fingerprint(split: Split) -> str:
-    """`content:` and 16 hexadecimal digits, or `sampled:` and as many where the pictures are larger than `LARGE`.
+    """16 hexadecimal digits; and ` (1 in 100)` where the pictures are larger than `LARGE`.
 
     Hashed are names, labels and the bytes of all pictures; of large splits names, labels, sizes of files and the bytes
     of every hundredth picture. Hashes of pictures are kept in `FLEXIVIT_CACHE` under path, size and times of change.
 
     Raises: DataError for a picture that is missing or cannot be read.
 
-    Example: `fingerprint(labelled).startswith("content:")`
+    Example: `fingerprint(labelled_set("cars98", "data").load("test"))` is `9a0c5f0f3d1e7b42`, say
     """
     digest = hashlib.sha256(f"{FORM}".encode())
     for part in (list(split.names), *split.hashed()):
@@ -65,7 +62,7 @@ def fingerprint(split: Split) -> str:
         if not hashes.whole:
             whole = False
             digest.update(hashes.sizes.tobytes())
-    return f"{'content' if whole else 'sampled'}:{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16] + ("" if whole else f" (1 in {EVERY})")
 
 
 def picture_hashes(pictures: Pictures) -> Hashes:
@@ -147,25 +144,6 @@ def _remembered(
 
 
 def _remember(place: Path, sizes: np.ndarray, times: np.ndarray, known: Any, hashes: np.ndarray) -> None:
-    """Whole or not at all; a cache that cannot be written costs time, never a run."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=place.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, sizes=sizes, times=times, known=known, hashes=hashes)
-            os.replace(partial, place)
-        except BaseException:
-            os.unlink(partial)
-            raise
-    except OSError:
-        return
-
-
-def shared(one: Iterable[bytes], other: Iterable[bytes]) -> int:
-    """How many of `one` are in `other` too.
-
-    Example: `shared([b"a", b"b"], [b"b"]) == 1`
-    """
-    there = set(other)
-    return sum(content in there for content in one)
+    sink = io.BytesIO()
+    np.savez(sink, sizes=sizes, times=times, known=known, hashes=hashes)
+    write_whole(place, sink.getvalue())

@@ -83,7 +83,7 @@ class CaptionedSet:
             raise Missing(f"split {split!r} of {self.name} is empty", path=self.root)
         expected = self.form.splits[split].pictures if self.form.splits else None
         if expected is not None and len(found) != expected:
-            raise Missing(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
+            raise Wrong(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
                           path=self.root, advice=self._advice)  # fmt: skip
         return found
 
@@ -160,8 +160,9 @@ class CaptionedSet:
                     raise Wrong(f"has no captions of {len(absent):,} of the {len(names):,} pictures of {split}, the "
                                 f"first is {absent[0]}", path=path)  # fmt: skip
         if not splits:
-            raise Missing("says no splits", path=path, advice="put lists of names beside it (train.txt, val.txt, "
-                          "test.txt, or Flickr_8k.trainImages.txt and so on), or use Karpathy's JSON")  # fmt: skip
+            lists = "lists of names (train.txt, val.txt, test.txt, or Flickr_8k.trainImages.txt and so on)"
+            advice = f"put {lists} beside it, or Karpathy's dataset_NAME.json"
+            raise Missing("says no splits", path=path, advice=advice)
         found: dict[str, Listed] = {}
         for name, split in splits.items():
             found.setdefault(split, {})[name] = listed[name]

@@ -77,7 +77,7 @@ class LabelledSet:
         found = self._read(split)
         expected = self.form.splits[split].pictures if split in self.form.splits else None
         if expected is not None and len(found) != expected:
-            raise Missing(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
+            raise Wrong(f"split {split!r} of {self.name} has {len(found):,} images, it must have {expected:,}",
                           path=self.root, advice=self._advice(split))  # fmt: skip
         count = self.form.class_count
         if count is not None and len(found.classes) != count:

@@ -89,7 +89,7 @@ class MaskedSet:
         expected = self.form.splits[split].pictures if split in self.form.splits else None
         pairs = self._pairs(split)
         if expected is not None and len(pairs) != expected:
-            raise Missing(f"split {split!r} of {self.name} has {len(pairs):,} images, it must have {expected:,}",
+            raise Wrong(f"split {split!r} of {self.name} has {len(pairs):,} images, it must have {expected:,}",
                           path=self.folder, advice=self._advice)  # fmt: skip
         return pairs
 
