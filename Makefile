@@ -13,7 +13,7 @@ demo: setup
 	$(BIN)/python run_all.py run demo --jobs 2
 	$(BIN)/python run_all.py report results/runs/demo
 
-.PHONY: setup test slow browser slurm lint models nano
+.PHONY: setup test slow mutants browser slurm lint models nano
 setup: .venv/.installed
 
 test: setup lint
@@ -21,6 +21,11 @@ test: setup lint
 
 slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# Single changes of constants and calls, each with the test that must notice it; PART=2/4 for a part of the list
+PART ?= 1/1
+mutants: setup
+	$(BIN)/python tests/mutants.py --part $(PART)
 
 browser: setup
 	$(BIN)/python -m pytest -q -m browser

@@ -7,21 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.contract import BackboneSpec, VitShape
+from backbones.contract import BackboneSpec
 from backbones.weights import download
+from backbones.zoo.shapes import SIZES
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
 
 BUCKET = "https://storage.googleapis.com/big_vision/flexivit"
 LICENCE = "Apache-2.0"
-
-# buffers 32x32 and 7x7 as their authors state (big_vision issues 30 and 31); a file's own shapes win
-SIZES = {
-    "s": VitShape(384, 12, 6, 1536, (32, 32), (7, 7), True, "token", 1000),
-    "b": VitShape(768, 12, 12, 3072, (32, 32), (7, 7), True, "token", 1000),
-    "l": VitShape(1024, 24, 16, 4096, (32, 32), (7, 7), True, "token", 1000),
-}
 
 
 def _build(

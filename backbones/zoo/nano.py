@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.contract import BackboneSpec, VitShape, WeightsError
+from backbones.contract import BackboneSpec, WeightsError
+from backbones.zoo.shapes import NANO
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
 
 FOLDER = Path(__file__).parent / "weights"
-SHAPE = VitShape(128, 6, 4, 512, (32, 32), (7, 7), True, "token", 100)
 NATIVE = {"flexivit_nano": None, "flexivit_nano_distilled": None, "vit_nano_g15": 15, "vit_nano_g8": 8}
 # the student of a distillation stores the kernel of its finest patch, as the official ones do
-SHAPES = {"flexivit_nano_distilled": replace(SHAPE, patch=(8, 8))}
+SHAPES = {"flexivit_nano_distilled": replace(NANO, patch=(8, 8))}
 
 
 def _build(
@@ -30,8 +30,8 @@ def _build(
         if problem := _obstacle(name):
             raise WeightsError(problem)
         return build_from_safetensors(str(FOLDER / f"{name}.safetensors"), drop_path, num_classes, **options)
-    classes = SHAPE.classes if num_classes is None else num_classes
-    return build_from_shape(replace(SHAPES.get(name, SHAPE), classes=classes), drop_path=drop_path, **options)
+    classes = NANO.classes if num_classes is None else num_classes
+    return build_from_shape(replace(SHAPES.get(name, NANO), classes=classes), drop_path=drop_path, **options)
 
 
 def _obstacle(name: str, pretrained: bool = True, **options: Any) -> str | None:
@@ -43,7 +43,7 @@ def _obstacle(name: str, pretrained: bool = True, **options: Any) -> str | None:
 SPECS = [
     BackboneSpec(
         name, partial(_build, name), 120, grid, "Tiny ImageNet, 100 classes", f"{name}.safetensors",
-        shape=SHAPES.get(name, SHAPE),
+        shape=SHAPES.get(name, NANO),
         flexible=grid is None, obstacle=partial(_obstacle, name),
     )
     for name, grid in NATIVE.items()

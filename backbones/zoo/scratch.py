@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbones.contract import BackboneSpec, VitShape
 from backbones.grids import Size, as_pair
-from backbones.zoo.big_vision import SIZES
-from backbones.zoo.nano import SHAPE
+from backbones.zoo.shapes import NANO, SIZES
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
@@ -42,5 +41,5 @@ SPECS = [
         f"flexivit_{name}_scratch", partial(_build, shape, side, native), side,
         trained_on="nothing: random weights", shape=shape, obstacle=_obstacle,
     )
-    for name, shape, side, native in (("nano", SHAPE, 120, 8), *((n, s, 240, 15) for n, s in SIZES.items()))
+    for name, shape, side, native in (("nano", NANO, 120, 8), *((n, s, 240, 15) for n, s in SIZES.items()))
 ]  # fmt: skip

@@ -19,11 +19,10 @@ from backbones.weights.checkpoints import KERNEL, read_checkpoint, state_of
 from backbones.weights.layouts import timm_names
 from backbones.weights.state import check_finite, listed, shape_text
 from backbones.zoo.architecture import replace_head
-from backbones.zoo.big_vision import SIZES
-from backbones.zoo.nano import SHAPE
+from backbones.zoo.shapes import NANO, SIZES
 
 # heads are in no shape; of a model with these sizes they are known, else 64 channels each
-HEADS = {(s.width, s.depth): s.heads for s in (*SIZES.values(), SHAPE)}
+HEADS = {(s.width, s.depth): s.heads for s in (*SIZES.values(), NANO)}
 HEADS |= {(1280, 32): 16, (1152, 27): 16, (1408, 40): 16, (1664, 48): 16, (512, 12): 8, (640, 12): 10}
 PARTS = (
     "patch_embed.", "blocks.", "norm", "cls_token", "pos_embed", "reg_token", "dist_token", "attn_pool.", "fc_norm.",

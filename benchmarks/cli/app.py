@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.bench import bench
+from benchmarks.cli.conformance import check_backbone, check_task
 from benchmarks.cli.errors import run_verb
 from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.cli.report import AsJson, compare, report
@@ -35,8 +36,10 @@ app.command()(run)
 app.command()(bench)
 app.command()(report)
 app.command()(compare)
-check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
+check = typer.Typer(help="Check data, a task or a backbone before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
+check.command(name="task")(check_task)
+check.command(name="backbone")(check_backbone)
 
 
 class Listing(StrEnum):
@@ -285,25 +288,6 @@ def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
         print(f"missing: {text}")
     print(f"{len(missing)} missing" if missing else "all there")
     raise typer.Exit(1 if missing else 0)
-
-
-@check.command(name="task")
-def check_task(
-    name: Annotated[str, typer.Argument(help="A task's name or module:Class.")],
-    data_root: DataRoot = Path("data"),
-    options: Annotated[str, typer.Option(help="The task's options as JSON or YAML.")] = "{}",
-    grids: Annotated[str, typer.Option(help="Two grids, separated by a comma.")] = "4,8",
-) -> None:
-    """Does an adapter keep the contract?  Example: run_all.py check task my_package:Depth"""
-    import yaml
-
-    from benchmarks.engine.conformance import check_task as prove
-    from tasks import build_task
-
-    found = prove(build_task(name, data_root, yaml.safe_load(options)), tuple(int(g) for g in grids.split(",")))
-    for line in found:
-        print(line)
-    raise typer.Exit(1 if any(line.startswith("FAIL") for line in found) else 0)
 
 
 def main() -> None:

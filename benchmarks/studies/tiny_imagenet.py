@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.data.formats import read_columns, read_json
+from tasks.data.documents import read_json
 from tasks.data.pictures import read_rgb
+from tasks.data.readers.classes import read_class_table
+from tasks.data.readers.tables import open_parquet
 
 SIDE = 64
 
@@ -47,10 +49,10 @@ def load_tiny_imagenet(folder: Path, split: str) -> Pictures:
     """
     shards = sorted(folder.glob(f"tinyimagenet100_{split}_*.parquet"))
     if shards:
-        table = read_columns(shards, ("image", "label"))
-        raw, labels = table["image"].to_pylist(), table["label"].to_numpy().astype(np.int64)
         classes = read_json(folder / "tinyimagenet100_meta.json")["wnids"]
-        return Pictures(_decode(raw, len(raw)), torch.from_numpy(labels), classes)
+        pack = read_class_table(open_parquet(shards), names=classes)
+        encoded = (pack.pictures.read(i) for i in range(len(pack)))
+        return Pictures(_decode(encoded, len(pack)), torch.from_numpy(pack.labels), classes)
     if not (folder / "wnids.txt").exists():
         raise ValueError(
             f"{folder} has neither tinyimagenet100_{split}_*.parquet nor wnids.txt; tiny-imagenet-200.zip is at "

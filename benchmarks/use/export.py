@@ -49,12 +49,13 @@ def linear_head(task: Task, model: nn.Module) -> nn.Module | None:
         return model.backbone.head
     if not isinstance(model, LinearProbes):
         return None
-    probe, norm = model.heads[max(0, task.options.probe)], model.norm
-    scale = (norm.running_var + norm.eps).rsqrt()
+    probe, norm = model.heads[max(0, task.options.probe)], copy.deepcopy(model.norm).double()
     folded = nn.Linear(probe.in_features, probe.out_features)
     with torch.no_grad():
-        folded.weight.copy_(probe.weight * scale)
-        folded.bias.copy_(probe.bias - probe.weight @ (norm.running_mean * scale))
+        shift = norm(torch.zeros(1, probe.in_features, dtype=torch.float64))
+        scale = norm(torch.ones_like(shift)) - shift
+        folded.weight.copy_(probe.weight.double() * scale)
+        folded.bias.copy_(probe.bias.double() + probe.weight.double() @ shift[0])
     return folded
 
 

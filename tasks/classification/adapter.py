@@ -43,7 +43,7 @@ class ClassificationOptions(Options):
     label_column: str = option("", "train", "of parquet and saved sets; empty: the usual names (label, labels, ...)")
     protocol: str = option("finetune", "train", "finetune, linear, knn, fewshot, or head (the backbone's own)")
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
-    preprocess: str = option("big_vision", "train", "big_vision or torchvision")
+    preprocess: str = option("big_vision", "train", "big_vision or torchvision", values=("torchvision",))
     crop: str = option("", "train", "training crop: inception, resmall or resize; empty: the published recipe's")
     neighbours: int = option(PROTOCOL.value("neighbours"), "eval", "k-NN: how many vote")
     temperature: float = option(PROTOCOL.value("temperature"), "eval", "k-NN: a vote weighs exp(cosine / temperature)")
@@ -206,6 +206,11 @@ class Classification(LabelledTask):
         if logits.ndim == 2:
             return {"loss": F.cross_entropy(logits, labels), "count": len(batch), "top1": _hits(logits, labels)}
         return {"loss": sum(F.cross_entropy(one, labels) for one in logits), "count": len(batch)}
+
+    def indifferent(self) -> dict[str, str]:
+        protocol = self.options.protocol
+        found = {} if protocol == "knn" else dict.fromkeys(("neighbours", "temperature"), f"{protocol} has no votes")
+        return found if protocol == "linear" else found | {"probe": f"{protocol} has no probes"}
 
     def before_training(self, model: nn.Module, batches: Iterator[tuple[Batch, Grid]]) -> None:
         """Mean and variance of the locked features, over training pictures as they are cut and mirrored."""

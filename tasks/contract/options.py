@@ -19,7 +19,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def option(default: Any, stage: str, help: str = "", *, data: bool = False) -> Any:
+def option(default: Any, stage: str, help: str = "", *, data: bool = False, values: tuple[Any, ...] = ()) -> Any:
     """A field of `Options`.
 
     Args:
@@ -28,12 +28,13 @@ def option(default: Any, stage: str, help: str = "", *, data: bool = False) -> A
         help: for people.
         data: of an option of evaluation: it changes what `Task.dataset` gives for evaluation. Such views do not share a
             pass over the data, and an option without this mark cannot be read by `dataset`.
+        values: some that `check task` may set, where they do not follow from the type (of texts and lists).
 
     Example: `neighbours: int = option(20, "eval", "how many vote")`
     """
     if stage not in STAGES:
         raise TypeError(f'option(..., {stage!r}): the stage is "train" or "eval"')
-    metadata = {"stage": stage, "help": help, "data": data or stage == "train"}
+    metadata = {"stage": stage, "help": help, "data": data or stage == "train", "values": values}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)

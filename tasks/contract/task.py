@@ -219,6 +219,13 @@ class Task:
         """
         return None
 
+    def indifferent(self) -> Mapping[str, str]:
+        """Options and fields of a view that change nothing here, and why: `check task` demands it of all others.
+
+        Example: `{"neighbours": "nothing votes in fine-tuning"}`
+        """
+        return {}
+
     def before_training(self, model: nn.Module, batches: Iterator[tuple[Batch, Grid]]) -> None:
         """Once before the first step: statistics of the training pictures that the model keeps in its buffers.
 

@@ -68,6 +68,13 @@ HEADS: dict[str, Callable[[int, int], dict[str, Any]]] = {
 }
 
 
+def quarters(backbone: nn.Module) -> tuple[int, ...]:
+    """Blocks that end the first three quarters of a backbone, `(2, 5, 8)` of twelve; none without inner maps."""
+    trunk = getattr(backbone, "trunk", None)
+    depth = len(trunk.blocks) if trunk is not None else 0
+    return tuple(depth * part // 4 - 1 for part in (1, 2, 3)) if depth >= 4 else ()
+
+
 class Segmenter(nn.Module):
     """Backbone and decode head.
 
@@ -92,8 +99,9 @@ class Segmenter(nn.Module):
 
         self.backbone, self.num_classes = backbone, num_classes
         width = backbone.embed_dim
-        self.neck = None
+        self.neck, self.taps = None, ()
         if head == "upernet":
+            self.taps = quarters(backbone)
             self.neck = MODELS.build({"type": "Feature2Pyramid", "embed_dim": width, "norm_cfg": _group_norm(width)})
         self.head = MODELS.build(HEADS[head](width, num_classes))
         disabled = logging.root.manager.disable
@@ -104,9 +112,16 @@ class Segmenter(nn.Module):
             logging.disable(disabled)
 
     def maps(self, images: Tensor, grid: Grid) -> tuple[Tensor, ...]:
-        """What the head reads: the feature map `[B, D, h, w]`, or four of a pyramid."""
-        single = self.backbone(images, grid).map.permute(0, 3, 1, 2).contiguous()
-        return (single,) if self.neck is None else self.neck((single,) * 4)
+        """What the head reads: the feature map `[B, D, h, w]`, or four of a pyramid.
+
+        The pyramid is made of the maps at a quarter, half, three quarters and the end of the backbone, the last one
+        after the final norm; a backbone that gives no inner maps gives its only one four times.
+        """
+        features = self.backbone(images, grid, **({"taps": self.taps} if self.taps else {}))
+        last = features.map
+        inner = [features.taps[i] for i in self.taps] or [last] * 3
+        maps = [m.permute(0, 3, 1, 2).contiguous() for m in (*inner, last)]
+        return (maps[-1],) if self.neck is None else self.neck(tuple(maps))
 
     def forward(self, images: Tensor, grid: Grid) -> Tensor:
         return self.head(self.maps(images, grid))

@@ -17,11 +17,12 @@ if str(ROOT) not in sys.path:
 
 from benchmarks.engine.plan import cell_task  # noqa: E402
 from benchmarks.engine.suite import Cell, list_suites, load_suite  # noqa: E402
+from tasks.protocols import ROOMS, protocol  # noqa: E402
 
 PREFIXES = ("paper/", "mini/")
 HEAD = """\
-# Every cell of the paper and mini suites, made by `python tests/protocols/golden.py`. A change of it is a change of
-# numbers: raise the version in the task's protocol.yaml with it.
+# Constants and recipes, and every cell of the paper and mini suites; `python tests/protocols/golden.py` writes them. A
+# change here is a change of numbers: raise the version in the task's protocol.yaml with it.
 """
 
 
@@ -39,6 +40,18 @@ def recipes() -> dict[str, dict[str, Any]]:
                 cells.setdefault(label, {**told, "seeds": []})["seeds"].append(cell.seed)
             found[name] = cells
     return found
+
+
+def protocols() -> dict[str, Any]:
+    """Room -> versions, constants and recipes of its protocol file, without their sources."""
+    return {
+        room: {
+            "versions": dict(told.versions),
+            "constants": {n: plain(c.value) for n, c in told.constants.items()},
+            "recipes": {n: plain({**r.recipe, **r.settings}) for n, r in told.recipes.items()},
+        }
+        for room, told in ((room, protocol(room)) for room in ROOMS)
+    }
 
 
 def described(cell: Cell) -> tuple[str, dict[str, Any]]:
@@ -76,7 +89,7 @@ def plain(value: Any) -> Any:
 def text() -> str:
     """The file as it must be."""
     options = {"sort_keys": False, "width": 118, "default_flow_style": None, "allow_unicode": True}
-    return HEAD + yaml.dump(recipes(), Dumper=_Dumper, **options)
+    return HEAD + yaml.dump({"protocols": protocols(), **recipes()}, Dumper=_Dumper, **options)
 
 
 class _Dumper(yaml.SafeDumper):

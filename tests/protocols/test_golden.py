@@ -3,6 +3,7 @@
 import difflib
 
 import pytest
+import yaml
 from protocols import golden
 
 
@@ -10,6 +11,11 @@ def difference() -> str:
     old, new = golden.FILE.read_text(encoding="utf-8"), golden.text()
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "golden", "now", lineterm="", n=4)
     return "\n".join(list(lines)[:80])
+
+
+def test_constants_and_recipes_are_the_golden_ones() -> None:
+    stored = yaml.load(golden.FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    assert golden.protocols() == stored["protocols"]
 
 
 def test_cells_are_the_golden_ones() -> None:

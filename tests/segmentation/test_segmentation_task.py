@@ -162,8 +162,14 @@ def test_rows_and_merge(task):
     assert got == view and values["ids"].tolist() == [2, 5] and torch.equal(values["counts"], counts)
     # a: 4 / (5 + 5 - 4), b: 2 / (3 + 3 - 2)
     assert metrics == pytest.approx(
-        {"IoU/a": 4 / 6, "IoU/b": 1 / 2, "mIoU": 7 / 12, "mAcc": (4 / 5 + 2 / 3) / 2, "aAcc": 6 / 8,
-         "chance_mIoU": 5 / 8 / 2}  # fmt: skip
+        {
+            "IoU/a": 4 / 6,
+            "IoU/b": 1 / 2,
+            "mIoU": 7 / 12,
+            "mAcc": (4 / 5 + 2 / 3) / 2,
+            "aAcc": 6 / 8,
+            "chance_mIoU": 5 / 8 / 2,
+        }  # fmt: skip
     )
 
 

@@ -32,6 +32,7 @@ from benchmarks.engine.training.optimizers import (
     set_learning_rate,
 )
 from benchmarks.engine.training.statistics import tell_statistics
+from benchmarks.engine.training.unused import freeze_unused
 from benchmarks.store import key_of
 from tasks.contract import Batch, Recipe, Task, TaskError
 
@@ -146,6 +147,10 @@ def finetune(
     if recipe.coupled and world > 1:
         raise TaskError("a coupled loss sees one process's images only; run it on one process")
     model.to(accelerator.device)
+    if world > 1:
+        few = [Drawn(dataset, seed)[place] for place in training_indices(seed, 0, 2, len(dataset))]
+        shown = task.augment(model, task.collate(few).to(accelerator.device), generator("batch", seed, 0, 0))
+        freeze_unused(task, model, shown, schedule.grids[0], accelerator.autocast)
     optimizer = build_optimizer(model, recipe)
     average = Averaged(model, recipe.ema) if recipe.ema else None
     training = Training()

@@ -142,7 +142,8 @@ def read_caption_table(table: Table) -> Captioned:
 
 
 def split_lists(folder: Path) -> dict[str, list[str]]:
-    """Names of pictures by split, out of lists beside token files: `Flickr_8k.trainImages.txt`, `train.txt` and so on.
+    """Names of pictures by split, out of lists beside token files: `Flickr_8k.trainImages.txt`, `train.txt` and so on,
+    or Karpathy's `dataset_flickr30k.json`.
 
     Example: `len(split_lists(Path("flickr8k"))["test"]) == 1000`
     """
@@ -152,6 +153,9 @@ def split_lists(folder: Path) -> dict[str, list[str]]:
             if path.is_file() and split not in found:
                 names = [line.strip() for line in read_text(path).splitlines()]
                 found[split] = [name if "." in name else f"{name}.jpg" for name in names if name]
+    if not found:
+        for path in sorted(folder.glob("dataset*.json"))[:1]:
+            found = {split: list(listed) for split, listed in read_karpathy(path).items()}
     return found
 
 

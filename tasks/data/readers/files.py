@@ -33,7 +33,7 @@ class Files:
         return str(self.folder / self.names[i])
 
     def files(self) -> Sequence[str]:
-        return [f"{self.folder}/{name}" for name in self.names]
+        return [os.path.join(self.folder, name) for name in self.names]
 
     def open(self) -> None:
         pass
@@ -115,7 +115,8 @@ def pictures_under(folder: Path) -> Iterator[tuple[str, bool]]:
 
     Names that start with a dot, and what systems leave behind, are passed over without a word.
     """
-    yield from _walk(folder, "", frozenset({os.path.realpath(folder)}))
+    real = Path(os.path.realpath(folder))
+    yield from _walk(folder, "", frozenset(map(str, (real, *real.parents))))
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, bool]]:

@@ -160,8 +160,9 @@ class CaptionedSet:
                     raise Wrong(f"has no captions of {len(absent):,} of the {len(names):,} pictures of {split}, the "
                                 f"first is {absent[0]}", path=path)  # fmt: skip
         if not splits:
-            raise Missing("says no splits", path=path, advice="put lists of names beside it (train.txt, val.txt, "
-                          "test.txt, or Flickr_8k.trainImages.txt and so on), or use Karpathy's JSON")  # fmt: skip
+            lists = "lists of names (train.txt, val.txt, test.txt, or Flickr_8k.trainImages.txt and so on)"
+            advice = f"put {lists} beside it, or Karpathy's dataset_NAME.json"
+            raise Missing("says no splits", path=path, advice=advice)
         found: dict[str, Listed] = {}
         for name, split in splits.items():
             found.setdefault(split, {})[name] = listed[name]
