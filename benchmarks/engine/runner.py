@@ -28,7 +28,7 @@ from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
 from benchmarks.store import Row, Store, StoreError, environment
 from benchmarks.store.gallery import keep_pictures
-from tasks.contract import Task, TaskError, View
+from tasks.contract import Grid, Task, TaskError, View
 
 PICTURED = 4  # grids side by side in a picture
 
@@ -300,7 +300,7 @@ class Runner:
         same_as = {view: [v for v in group if v != view] for group in alike(result) for view in group}
         for view, metrics, samples in result.rows:
             key = identity.rows[split, view]
-            counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
+            counted = macs_or_none(encoder, view.grid, task.card.image_size)
             seconds = result.seconds[view]
             side = task.card.image_size
             patch = patch_size(side, view.grid)
@@ -346,6 +346,17 @@ class Runner:
     def _shared(self, value: Any) -> Any:
         """The main process's value, in all processes: they must decide alike."""
         return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+
+def macs_or_none(encoder: Any, grid: Grid, side: int) -> int | None:
+    """Multiply-adds of a backbone at a grid of the task's images; None of a model without one, or that cannot tell."""
+    encoder = getattr(encoder, "module", encoder)  # a locked one is kept off the module tree
+    if encoder is None:
+        return None
+    try:
+        return macs(encoder, grid, side)
+    except Exception:  # a plug-in's forward pass over zeros; its cost stays unknown and its rows stand
+        return None
 
 
 def alike(result: SweepResult) -> list[list[View]]:

@@ -85,14 +85,14 @@ def zero_shot(
 
     Raises: TaskError for missing data, names or rows.
     """
-    from tasks.retrieval.zeroshot import class_embeddings, templates, zero_shot_metrics
+    from tasks.retrieval.zeroshot import class_embeddings, class_words, templates, zero_shot_metrics
 
     store = Store(run, trust)
     row = find_row(store, {"task": "retrieval", **wanted})
     task, model = reopen(store, row, data_root)
     side = task.options.image_size
     pictures = build_task("classification", data_root, {"data": data, "image_size": side})
-    names = [str(n).replace("_", " ") for n in pictures.labelled("train").classes]
+    names = class_words(pictures.labelled("train").classes, data)
     table = class_embeddings(model.encode_text, task.tokenize, names, templates(prompts))
     seen: dict[int, list[torch.Tensor]] = {g: [] for g in grids}
     labels = []

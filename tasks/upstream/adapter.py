@@ -172,6 +172,7 @@ class Upstream(LabelledTask):
         return Batch(pairs.ids, pairs.images, {"label": labels, "teacher": pairs.targets})
 
     def model(self, backbone: nn.Module) -> nn.Module:
+        from backbones import FlexiBackbone
         from tasks.upstream.models import UpstreamModel, initialise_from_teacher, supervised
 
         teacher = self.teacher
@@ -191,9 +192,12 @@ class Upstream(LabelledTask):
             )
         model = supervised(backbone, outputs, 0.0)
         if self.options.init == "teacher":
+            if not isinstance(backbone, FlexiBackbone):
+                kind = type(backbone).__name__
+                raise TaskError(f"a teacher's weights do not fit {kind}; --set options.init=random starts without them")
             initialise_from_teacher(backbone, teacher)
         # a copy: the runner may keep the frozen one in fewer bits, and other students start from this one
-        return UpstreamModel(model.backbone, copy.deepcopy(teacher))
+        return UpstreamModel(model.backbone, copy.deepcopy(teacher), model.classifier)
 
     def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Mixup after normalisation, one share for the batch: of pictures, and of labels or the teacher's pictures.
