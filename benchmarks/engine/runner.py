@@ -2,105 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-
-from backbones.cost import macs
-from backbones.grids import parse_schedule, patch_size
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
-from benchmarks.engine.batches.resident import LIMIT_GIB
 from benchmarks.engine.finite import Diverged
 from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
+from benchmarks.engine.running.lines import Lines, write_line
+from benchmarks.engine.running.options import RunOptions, build_accelerator
+from benchmarks.engine.running.processes import failing_together, of_main
+from benchmarks.engine.running.rows import Made, failed_row, identity_of, rows_of, shown_values, side
+from benchmarks.engine.running.summary import Summary
 from benchmarks.engine.suite import Cell, Suite
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
-from benchmarks.store import Row, Store, StoreError, environment, key_of
+from benchmarks.store import Row, Store, key_of
+from benchmarks.store.failures import one_line, text_of
 from benchmarks.store.gallery import keep_pictures
-from tasks.contract import Task, TaskError, View
+from benchmarks.store.trackers import Trackers
+from tasks.contract import Task, View
 
+__all__ = ["RunOptions", "Runner", "Summary"]
+DEFAULTS = RunOptions()
 PICTURED = 4  # grids side by side in a picture
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """How to run, nothing of what: none of this is part of a suite.
+class Keys:
+    """Of a cell: what its weights are known by, and the row of each (split, view)."""
 
-    `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
-    checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
-    forward pass, None: no limit. `workers`: processes that decode, None: as many as `decoding_processes` says.
-    `skip_broken`: pass over pictures that cannot be read, and count them. `resident_gib`: memory of the device that
-    training pictures may take which are held there; 0: none are.
-    """
-
-    device: str = ""
-    precision: str = ""
-    every_seconds: float = 60.0
-    batch: int = 64
-    token_budget: int | None = None
-    workers: int | None = None
-    compile: bool = False
-    tensorboard: bool = False
-    skip_broken: bool = False
-    resident_gib: float = LIMIT_GIB
-
-
-@dataclass
-class Summary:
-    """Cells by what became of them; `failed` holds label and error, `blocked` label and what is missing."""
-
-    done: list[str] = field(default_factory=list)
-    ran: list[str] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    blocked: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def status(self) -> int:
-        """Exit status: 0 when every cell has its rows."""
-        return 1 if self.failed or self.blocked else 0
-
-    def lines(self) -> list[str]:
-        """What to print at the end."""
-        counts = (
-            f"{len(self.ran)} run, {len(self.done)} done before, {len(self.failed)} failed, {len(self.blocked)} blocked"
-        )
-        return [
-            counts,
-            *(f"failed: {a}: {b}" for a, b in self.failed),
-            *(f"blocked: {a}: {b}" for a, b in self.blocked),
-        ]
-
-
-def build_accelerator(options: RunOptions) -> Accelerator:
-    """The device and precision of this process; a precision that the device lacks is said, not swapped silently.
-
-    Raises: TaskError where a GPU is asked for and none is there.
-    """
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise TaskError(f"no device {device!r}; there are: cpu, cuda (choose GPUs by CUDA_VISIBLE_DEVICES)")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TaskError("device cuda: this torch sees no GPU; use --device cpu")
-    precision = options.precision or ("bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no")
-    if precision not in ("no", "bf16", "fp16"):
-        raise TaskError(f"no precision {precision!r}; there are: no, bf16, fp16")
-    if precision == "fp16":
-        raise TaskError("precision fp16 needs loss scaling, which the loop does not do; use bf16 or no")
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    train: str
+    weights: str
+    data: str
+    rows: Mapping[tuple[str, View], str]
 
 
 class Runner:
     """Runs the cells of a suite into a store.
+
+    Args:
+        lines: takes the lines of the run, or a function that does; None: they are printed.
 
     Example: `Runner(load_suite("demo"), Store("results/runs/demo"), "data").run().status`
     """
@@ -110,19 +57,23 @@ class Runner:
         suite: Suite,
         store: Store,
         data_root: str | Path,
-        options: RunOptions = RunOptions(),
-        say: Callable[[str], None] | None = None,
+        options: RunOptions = DEFAULTS,
+        lines: Lines | Callable[[str], None] = write_line,
     ):
         self.suite, self.store, self.data_root = suite, store, Path(data_root)
-        self.say = say or (lambda text: print(text, flush=True))
         self.accelerator = build_accelerator(options)
+        self.alone = self.accelerator.num_processes == 1
+        self.lines = lines if isinstance(lines, Lines) else Lines(lines)
         if not self.accelerator.is_main_process:
-            self.say = lambda text: None
+            self.lines = Lines(_nothing)
         workers = decoding_processes(self.accelerator.device, processes_here(), options.workers)
         self.options = dataclasses.replace(options, workers=workers)
-        self.trainer = Trainer(store, self.accelerator, self.options, self.say)
+        names = options.trackers if self.accelerator.is_main_process else ()
+        self.trackers = Trackers(names, store.folder / "trackers", suite.name, self.lines.cell)
+        self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
         self._fingerprints: dict[str, str] = {}
-        self._started = datetime.now(UTC)
+        self._missing: dict[str, list[str]] = {}
+        self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:
         """Every cell that is not done; cells that another runner holds are waited for at the end.
@@ -130,58 +81,71 @@ class Runner:
         Raises: KeyboardInterrupt, after the checkpoint of the running cell is written; StoreError where results cannot
         be written from the start.
         """
-        if self.accelerator.is_main_process:
-            self.store.check_writable()
+        clock = time.perf_counter()
+        with failing_together():
+            if self.accelerator.is_main_process:
+                self.store.check_writable()
         summary, waiting, count = Summary(), [], len(self.suite.cells)
         beside = f", {self.options.workers} processes decode" if self.options.workers else ""
         where = f"{self.accelerator.device}, precision {self._precision()}{beside}"
-        self.say(f"{self.suite.name}: {count} cells on {where}")
+        self.lines.say(f"{self.suite.name}: {count} cells on {where}")
         for number, cell in enumerate(self.suite.cells, 1):
             if not self._one(cell, f"[{number}/{count}]", summary, wait=False):
                 waiting.append((number, cell))
         for number, cell in waiting:
             self._one(cell, f"[{number}/{count}]", summary, wait=True)
+        summary.seconds = time.perf_counter() - clock
         return summary
 
     def _precision(self) -> str:
         return "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
 
     def _one(self, cell: Cell, place: str, summary: Summary, wait: bool) -> bool:
-        """False where another runner has the cell and we do not wait."""
+        """False where another runner has the cell and we do not wait. Whatever is raised in the cell fails it alone."""
+        task: Task | None = None
         try:
-            task = cell_task(cell, self.data_root)
-            missing = missing_of(task, cell.splits)
-        except Exception as error:
-            self._fail(cell, None, error, summary)
+            with failing_together():
+                task = cell_task(cell, self.data_root)
+                missing = self._missing_of(cell, task)
+            if missing:
+                summary.blocked.append((cell.label, missing[0]))
+                self.lines.begin(place, cell.label, f"blocked: {missing[0]}")
+                return True
+            keys, todo = self._todo(cell, task)
+            if not todo:
+                (summary.ran if self._by_helper(keys) else summary.done).append(cell.label)
+                self.lines.begin(place, cell.label, "done")
+                return True
+            return self._claimed(cell, task, place, summary, wait)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and not self.alone):
+                raise  # the launcher then ends the other processes of the group
+            self._fail(cell, task, error, summary)
             return True
-        if missing:
-            summary.blocked.append((cell.label, missing[0]))
-            self.say(f"{place} {cell.label}: blocked: {missing[0]}")
+
+    def _claimed(self, cell: Cell, task: Task, place: str, summary: Summary, wait: bool) -> bool:
+        if not self.alone:
+            # the processes of a group go through all cells together; only other groups' claims could differ
+            self._cell(cell, task, place, summary)
             return True
         name = cell_key(cell, task)
-        if self.accelerator.num_processes > 1:
-            # the processes of a group go through all cells together; only other groups' claims could differ
-            self._attempt(cell, task, place, summary)
-            return True
         with self.store.locked(name) if wait else self.store.claim(name) as ours:
             if ours is False:
-                self.say(f"{place} {cell.label}: another runner has it")
+                self.lines.begin(place, cell.label, "another runner has it")
                 return False
             if wait and (error := self._failed_elsewhere(name)):
                 summary.failed.append((cell.label, error))
                 return True
-            self._attempt(cell, task, place, summary)
+            self.store.check_writable()
+            self._cell(cell, task, place, summary)
         return True
 
-    def _attempt(self, cell: Cell, task: Task, place: str, summary: Summary) -> None:
-        try:
-            if self.accelerator.num_processes == 1:
-                self.store.check_writable()
-            wrote = self._cell(cell, task, place, summary)
-        except Exception as error:
-            self._fail(cell, task, error, summary)
-        else:
-            (summary.ran if wrote else summary.done).append(cell.label)
+    def _missing_of(self, cell: Cell, task: Task) -> list[str]:
+        """What of the data is missing, looked for once for all cells that read the same."""
+        where = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
+        if where not in self._missing:
+            self._missing[where] = missing_of(task, cell.splits)
+        return self._missing[where]
 
     def _failed_elsewhere(self, name: str) -> str | None:
         """The error of another runner that tried the cell while this one ran."""
@@ -189,67 +153,113 @@ class Runner:
         if not entries or entries[-1].ok:
             return None
         last = self.store.row(entries[-1])
-        late = last.started is not None and datetime.fromisoformat(last.started) >= self._started
-        return last.error if late else None
+        return last.error if self._is_new(last) else None
 
-    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary, **of_view: Any) -> None:
+    def _by_helper(self, keys: Keys) -> bool:
+        """Whether another process of this command has written the cell's newest row."""
+        if not self.lines.several:
+            return False
+        done = self.store.done()
+        newest = max((done[k] for k in keys.rows.values() if k in done), key=lambda e: e.offset, default=None)
+        return newest is not None and self._is_new(self.store.row(newest))
+
+    def _is_new(self, row: Row) -> bool:
+        return row.started is not None and datetime.fromisoformat(row.started) >= self._started
+
+    def _fail(self, cell: Cell, task: Task | None, error: BaseException, summary: Summary, **of_view: Any) -> None:
+        if "killed by signal: Terminated" in text_of(error):
+            time.sleep(1.0)  # a scheduler's signal goes to all processes; ours is on its way, and is no failure
         text = one_line(error)
-        identity = self._identity(cell, task) | of_view
-        row = Row(**identity, status="failed", error=text, traceback=trace(error), env=environment())
         if self.accelerator.is_main_process:
             try:
-                self.store.append([row])
-            except StoreError as unwritten:  # the other cells may still find room
-                text += f" (and no row of it could be written: {unwritten})"
+                self.store.append([failed_row(cell, task, error, **of_view)])
+            except Exception as unwritten:  # the other cells may still find room
+                text += f" (and no row of it could be written: {text_of(unwritten)})"
         summary.failed.append((cell.label, text))
-        self.say(f"  failed: {cell.label}: {text}")
+        self.lines.say(f"  failed: {cell.label}: {text}")
 
-    def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> bool:
-        """Train where needed, look at what is missing, write the rows. False where nothing was missing."""
-        started, clock = datetime.now(UTC), time.perf_counter()
-        fingerprint = self._fingerprint(cell, task)
-        weights = self.trainer.weights_hash(cell)
-        train_key = key_of({
-            "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
+    def _keys(self, cell: Cell, task: Task) -> Keys:
+        data, weights = self._fingerprint(cell, task), self.trainer.weights_hash(cell)
+        train = key_of({
+            "cell": cell_key(cell, task), "weights": weights, "data": data, "precision": self._precision(),
         })  # fmt: skip
-        keys = {
-            (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
-        }
-        done = self.store.done()
-        found = {key: done[key] for key in keys.values() if key in done}
-        known = self._shared({k for k, entry in found.items() if self.options.skip_broken or not entry.skipped})
-        todo = {pair: key for pair, key in keys.items() if key not in known}
+        rows = {(s, v): key_of({"train": train, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views}
+        return Keys(train, weights, data, rows)
+
+    def _todo(self, cell: Cell, task: Task) -> tuple[Keys, dict[tuple[str, View], str]]:
+        """The cell's keys, and those of them that have no row yet."""
+        with failing_together():
+            keys, done = self._keys(cell, task), self.store.done()
+            whole = {
+                key for key in keys.rows.values() if key in done and (self.options.skip_broken or not done[key].skipped)
+            }
+        known = of_main(whole)
+        return keys, {place: key for place, key in keys.rows.items() if key not in known}
+
+    def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> None:
+        """Train where needed, evaluate what is missing, write the rows."""
+        started, clock = datetime.now(UTC), time.perf_counter()
+        keys, todo = self._todo(cell, task)  # once more: it may have been done while we waited
         if not todo:
-            self.say(f"{place} {cell.label}: done")
-            return False
-        self.say(f"{place} {cell.label}: {len(todo)} of {len(keys)} rows to do")
-        trained = self.trainer.obtain(cell, task, train_key)
-        identity = self._identity(cell, task) | {
-            "train_key": train_key, "weights_hash": weights, "data_fingerprint": fingerprint,
-            "started": started.isoformat(timespec="seconds"),
-        }  # fmt: skip
-        for split in cell.splits:
-            views = [v for s, v in todo if s == split]
-            if not views:
-                continue
-            result = self._look(task, trained, views, split)
-            rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
+            (summary.ran if self._by_helper(keys) else summary.done).append(cell.label)
+            self.lines.begin(place, cell.label, "done")
+            return
+        self.lines.begin(place, cell.label, f"{len(todo)} of {len(keys.rows)} rows to do")
+        shared = identity_of(cell, task, started)
+        with self._tracked(keys.train, shared):
+            trained = self.trainer.obtain(cell, task, keys.train)
+            shared |= {"train_key": keys.train, "weights_hash": keys.weights, "data_fingerprint": keys.data}
+            for split in cell.splits:
+                views = {v: key for (s, v), key in todo.items() if s == split}
+                if not views:
+                    continue
+                result = self._evaluate(task, trained, list(views), split)
+                rows = self._write(result, trained, task, shared, split, views, started, clock)
+                if self.accelerator.is_main_process:
+                    self._pictures(cell, task, trained, split, result)
+                    self.trackers.evaluation(rows)
+                self.lines.cell(shown_values(task, split, rows))
+                for note in dict.fromkeys(n for r in rows for n in r.notes):
+                    self.lines.cell(note)
+                for view, why in result.failed.items():
+                    of_view = {"split": split, "eval_grid": side(view.grid), "resize": view.resize}
+                    self._fail(cell, task, Diverged(why), summary, **of_view)
+        summary.ran.append(cell.label)
+
+    def _write(
+        self,
+        result: SweepResult,
+        trained: Trained,
+        task: Task,
+        shared: Mapping[str, Any],
+        split: str,
+        keys: Mapping[View, str],
+        started: datetime,
+        clock: float,
+    ) -> list[Row]:
+        main = self.accelerator.is_main_process
+        made = Made(
+            self._precision(), self.accelerator.device.type if self.accelerator.device.type == "cpu" else
+            str(self.accelerator.device), self.store.save_samples if main else None,
+        )  # fmt: skip
+        with failing_together():
+            rows = rows_of(result, trained, task, shared, split, keys, made)
             seconds = round(time.perf_counter() - clock, 3)
             # not from the wall clock, which may have been set back meanwhile
             finished = (started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
             rows = [row.changed(seconds=seconds, finished=finished) for row in rows]
-            if self.accelerator.is_main_process:
+            if main:
                 self.store.append(rows)
-                self._pictures(cell, task, trained, split, result)
-            metric = task.card.metric
-            values = "  ".join(f"{r.eval_grid}: {metric.show(r.metrics.get(metric.name), unit=False)}" for r in rows)
-            self.say(f"  {split} {metric.label} at grid {values}")
-            for note in dict.fromkeys(n for r in rows for n in r.notes):
-                self.say(f"  {note}")
-            for view, why in result.failed.items():
-                place_of = {"split": split, "eval_grid": _side(view.grid), "resize": view.resize}
-                self._fail(cell, task, Diverged(why), summary, **place_of)
-        return True
+        return rows
+
+    @contextlib.contextmanager
+    def _tracked(self, key: str, shared: Mapping[str, Any]) -> Iterator[None]:
+        asked = ("suite", "task", "backbone", "train_grid", "seed", "options", "backbone_options", "protocol", "recipe")
+        self.trackers.start(key, str(shared["label"]), {name: shared[name] for name in asked})
+        try:
+            yield
+        finally:
+            self.trackers.finish()
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
         """A few pictures of the first seed; a picture that fails is said and costs no row."""
@@ -265,10 +275,10 @@ class Runner:
             if made:
                 keep_pictures(self.store, f"{cell.label}, {split}", made)
         except Exception as error:
-            self.say(f"  no pictures of {cell.label}: {type(error).__name__}: {error}")
+            self.lines.cell(f"no pictures: {one_line(error)}")
 
-    def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
-        """One pass; the choice that won on minival is looked at under each view's own key."""
+    def _evaluate(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
+        """One pass; the choice that won on minival is evaluated under each view's own key."""
         asked = {dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v for v in views}
         self.trainer.calibrate(task, trained.model, views)
         result = self.trainer.sweep(task, trained.model, list(asked), split)
@@ -277,92 +287,12 @@ class Runner:
         result.failed = {asked[v]: why for v, why in result.failed.items()}
         return result
 
-    def _rows(
-        self,
-        result: SweepResult,
-        trained: Trained,
-        task: Task,
-        identity: dict[str, Any],
-        split: str,
-        keys: dict[View, str],
-    ) -> list[Row]:
-        rows = []
-        for view, metrics, samples in result.rows:
-            encoder = getattr(trained.model, "backbone", None)
-            counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
-            seconds = result.seconds[view]
-            side = task.card.image_size
-            patch = patch_size(side, view.grid)
-            options, kept = trained.choice | dict(view.options), None
-            if samples is not None and self.accelerator.is_main_process:
-                kept = self.store.save_samples(keys[view], samples)
-            cost = {
-                "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
-                "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
-            }  # fmt: skip
-            rows.append(Row(
-                **identity, row_key=keys[view], view_key=view_key(task, view, split), split=split,
-                eval_grid=_side(view.grid), patch=_side(patch), resize=view.resize,
-                view_options=options, eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
-                metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
-                training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
-                notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
-                skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
-            ))  # fmt: skip
-        return rows
-
-    def _identity(self, cell: Cell, task: Task | None) -> dict[str, Any]:
-        grid: Any = cell.train
-        if grid is not None and parse_schedule(grid).kind == "fixed":
-            grid = _side(parse_schedule(grid).grids[0])
-        row = {
-            "suite": cell.suite, "task": cell.task, "backbone": cell.backbone, "train_grid": grid, "seed": cell.seed,
-            "options": dict(cell.options), "backbone_options": dict(cell.backbone_options), "label": cell.label,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
-        if task is not None:
-            row |= {
-                "protocol": task.card.protocol, "metric": task.card.metric.name,
-                "measure": dataclasses.asdict(task.card.metric), "cluster": task.card.cluster or None,
-                "higher_is_better": task.card.metric.higher_is_better,
-                "image_size": task.card.image_size, "recipe": dataclasses.asdict(task.recipe),
-                "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
-            }  # fmt: skip
-        return row
-
     def _fingerprint(self, cell: Cell, task: Task) -> str:
         where = key_of({"task": cell.task, "options": dict(cell.options)})
         if where not in self._fingerprints:
             self._fingerprints[where] = task.fingerprint("train" if "train" in task.card.splits else cell.splits[0])
         return self._fingerprints[where]
 
-    def _shared(self, value: Any) -> Any:
-        """The main process's value, in all processes: they must decide alike."""
-        return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
 
-
-def one_line(error: BaseException) -> str:
-    """What failed, for a row: the first line of the message; of a worker's error, its own last line.
-
-    Example: `one_line(ValueError("no such grid"))` is "ValueError: no such grid"
-    """
-    lines = str(error).strip().splitlines() or ["no message"]
-    if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
-        name, _, text = lines[-1].partition(": ")
-        return f"{name.rpartition('.')[2]}: {text}"
-    if "DataLoader worker" in lines[0]:
-        died = "a process that decodes pictures died, often for want of memory; try fewer --workers"
-        return f"{type(error).__name__}: {died} ({lines[0].strip()})"
-    return f"{type(error).__name__}: {lines[0]}"
-
-
-def trace(error: BaseException) -> str:
-    """The traceback as text; of an error whose own text fails, as far as it goes."""
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception:
-        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
-
-
-def _side(grid: tuple[int, int]) -> int | str:
-    return grid[0] if grid[0] == grid[1] else f"{grid[0]}x{grid[1]}"
+def _nothing(text: str) -> None:
+    """Only one process of a group speaks."""

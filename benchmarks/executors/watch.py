@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from benchmarks.engine.plan import cell_key, cell_task, plan
-from benchmarks.engine.runner import Summary
+from benchmarks.engine.running.summary import Summary
 from benchmarks.executors import Work
 from benchmarks.executors.slurm import Resources, Submitted, job_name, require_slurm, submit
 from benchmarks.store import Store

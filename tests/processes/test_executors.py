@@ -11,7 +11,7 @@ from runner_tools import run_toy, write_suite
 
 from benchmarks.engine import runner
 from benchmarks.engine.plan import cell_key, cell_task
-from benchmarks.engine.runner import RunOptions
+from benchmarks.engine.running.options import RunOptions
 from benchmarks.engine.suite import load_suite
 from benchmarks.executors import Work, local
 from benchmarks.executors.local import places, visible_gpus

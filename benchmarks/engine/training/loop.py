@@ -19,10 +19,10 @@ from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
 from benchmarks.engine.finite import check_step
-from benchmarks.engine.interrupts import deferred
 from benchmarks.engine.memory import free_memory, is_out_of_memory
-from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
+from benchmarks.engine.running.interrupts import deferred
+from benchmarks.engine.running.processes import in_step
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.optimizers import (
     Averaged,

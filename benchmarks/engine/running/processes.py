@@ -36,6 +36,28 @@ def failing_together() -> Iterator[None]:
             raise TaskError(f"process {rank}: {text}")
 
 
+def of_main(value: Item) -> Item:
+    """The main process's value, in all processes of a group: they must decide alike.
+
+    Example: `if of_main(path.exists()): ...`
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def end_group() -> None:
+    """Leave the process group, all processes together; nothing is done where there is none.
+
+    A process that ends while another still computes closes the connections that the other waits on.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def in_step(items: Iterator[Item], device: torch.device | str, stop: Callable[[], bool]) -> Iterator[Item]:
     """Items, as many in every process; where one cannot have its next, or is to stop, all stop before any computes.
 
