@@ -165,6 +165,22 @@ def build_backbone(name: str, trust: bool = True, **options: Any) -> nn.Module:
     return encoder
 
 
+def takes_option(name: str, option: str) -> bool:
+    """Whether a backbone can be built with an option, as far as its signature tells.
+
+    Example: `takes_option("flexivit_nano", "drop_path")`
+    """
+    function: Any = backbone_spec(name).build
+    while isinstance(function, functools.partial):
+        # `module:callable` is called through a function of ours that would take anything
+        function = function.args[1] if function.func is _call else function.func
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return True
+    return option in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
 def availability(name: str, trust: bool = True, **options: Any) -> str | None:
     """Why a backbone cannot be built here and now, in one line; None where nothing is known to be in the way.
 

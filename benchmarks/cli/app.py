@@ -121,7 +121,11 @@ def plan(
     data_root: DataRoot = Path("data"),
     settings: Set = None,
     only: Only = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or the name of a device in the table of rates.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or a device in the table of rates; default: as `run` would take.")
+    ] = "",
+    precision: Annotated[str, typer.Option(help="Of the run: no or bf16; default: bf16 on a GPU.")] = "",
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count rows that passed over pictures.")] = False,
     rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
     as_json: AsJson = False,
 ) -> None:
@@ -129,19 +133,22 @@ def plan(
 
     Example: run_all.py plan paper/transfer_table --data-root DATA --json
     """
+    from benchmarks.cost.rates import device_here
     from benchmarks.engine.plan import plan as planned
     from benchmarks.engine.suite import load_suite
     from benchmarks.store import Store
 
     found = load_suite(suite, data_root, settings or [], listed(only))
-    store = Store(folder_of(suite, out))
-    cells = planned(found, store, data_root, device, rates=rates)
+    store, device = Store(folder_of(suite, out)), device or device_here()
+    cells = planned(found, store, data_root, device, rates=rates, precision=precision, skip_broken=skip_broken)
     if as_json:
         print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
         return
     for entry in cells:
         hours = "" if entry.hours is None else f"  {entry.macs / 1e9:.0f} GMACs, about {entry.hours:.2f} h"
         print(f"{entry.state:8}{entry.cell.label}{hours}")
+        for text in entry.notes:
+            print(f"        {text}")
     for text in dict.fromkeys(m for c in cells for m in c.missing):
         print(f"missing: {text}")
     counts = {s: sum(c.state == s for c in cells) for s in ("done", "to do", "blocked")}
@@ -218,8 +225,8 @@ def check_data(
 
 
 def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
-    from benchmarks.engine.plan import cell_task, missing_of
-    from benchmarks.engine.suite import load_suite
+    from benchmarks.engine.plan import missing_of
+    from benchmarks.engine.suite import cell_task, load_suite
 
     found = load_suite(suite, data_root, only=listed(only))
     missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from backbones.contract import VitShape
@@ -61,6 +62,19 @@ def device_key(device: str) -> str:
     told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # one number a level of nesting
     threads = int(told) if told.isdigit() else os.cpu_count() or 1
     return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
+
+
+def device_here() -> str:
+    """The device that a run takes where none is asked for: cuda where this torch can see a GPU. Without torch.
+
+    Example: with CUDA_VISIBLE_DEVICES="" it is "cpu"
+    """
+    try:
+        built_for_cpu = "+cpu" in version("torch")
+    except PackageNotFoundError:
+        built_for_cpu = True
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return "cpu" if built_for_cpu or hidden or _gpu() is None else "cuda"
 
 
 def _processor() -> str:

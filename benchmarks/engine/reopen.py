@@ -13,9 +13,9 @@ from torch import nn
 
 from backbones import build_backbone
 from backbones.trust import trusting
-from benchmarks.engine.plan import changed
-from benchmarks.engine.training.loop import open_checkpoint
-from benchmarks.engine.training.trainer import candidate_key
+from benchmarks.engine.identity import candidate_key
+from benchmarks.engine.suite import changed
+from benchmarks.engine.training.checkpoints import open_checkpoint
 from benchmarks.store import Row, Store
 from tasks import build_task
 from tasks.contract import Recipe, Task, TaskError

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
 from benchmarks.engine.finite import Diverged
-from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
+from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
+from benchmarks.engine.plan import Obstacles, rows_of
 from benchmarks.engine.running.lines import Lines, write_line
 from benchmarks.engine.running.options import RunOptions, build_accelerator
 from benchmarks.engine.running.processes import failing_together, of_main
-from benchmarks.engine.running.rows import Made, failed_row, identity_of, rows_of, shown_values, side
+from benchmarks.engine.running.rows import Made, asked_of, failed_row, of_view, rows_of_sweep, shown_values
 from benchmarks.engine.running.summary import Summary
-from benchmarks.engine.suite import Cell, Suite
+from benchmarks.engine.suite import Cell, Suite, cell_task
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
-from benchmarks.store import Row, Store, key_of
+from benchmarks.store import Row, Store
 from benchmarks.store.failures import one_line, text_of
 from benchmarks.store.gallery import keep_pictures
 from benchmarks.store.trackers import Trackers
@@ -31,16 +32,6 @@ from tasks.contract import Task, View
 __all__ = ["RunOptions", "Runner", "Summary"]
 DEFAULTS = RunOptions()
 PICTURED = 4  # grids side by side in a picture
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Of a cell: what its weights are known by, and the row of each (split, view)."""
-
-    train: str
-    weights: str
-    data: str
-    rows: Mapping[tuple[str, View], str]
 
 
 class Runner:
@@ -71,8 +62,7 @@ class Runner:
         names = options.trackers if self.accelerator.is_main_process else ()
         self.trackers = Trackers(names, store.folder / "trackers", suite.name, self.lines.cell)
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
-        self._fingerprints: dict[str, str] = {}
-        self._missing: dict[str, list[str]] = {}
+        self._identities, self._obstacles = Identities(self._precision()), Obstacles()
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:
@@ -98,7 +88,7 @@ class Runner:
         return summary
 
     def _precision(self) -> str:
-        return "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
+        return precision_name(self.accelerator.mixed_precision)
 
     def _one(self, cell: Cell, place: str, summary: Summary, wait: bool) -> bool:
         """False where another runner has the cell and we do not wait. Whatever is raised in the cell fails it alone."""
@@ -106,14 +96,14 @@ class Runner:
         try:
             with failing_together():
                 task = cell_task(cell, self.data_root)
-                missing = self._missing_of(cell, task)
+                missing = self._obstacles.of(cell, task)
             if missing:
                 summary.blocked.append((cell.label, missing[0]))
                 self.lines.begin(place, cell.label, f"blocked: {missing[0]}")
                 return True
-            keys, todo = self._todo(cell, task)
+            identity, todo = self._todo(cell, task)
             if not todo:
-                (summary.ran if self._by_helper(keys) else summary.done).append(cell.label)
+                (summary.ran if self._by_helper(identity) else summary.done).append(cell.label)
                 self.lines.begin(place, cell.label, "done")
                 return True
             return self._claimed(cell, task, place, summary, wait)
@@ -140,13 +130,6 @@ class Runner:
             self._cell(cell, task, place, summary)
         return True
 
-    def _missing_of(self, cell: Cell, task: Task) -> list[str]:
-        """What of the data is missing, looked for once for all cells that read the same."""
-        where = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
-        if where not in self._missing:
-            self._missing[where] = missing_of(task, cell.splits)
-        return self._missing[where]
-
     def _failed_elsewhere(self, name: str) -> str | None:
         """The error of another runner that tried the cell while this one ran."""
         entries = self.store.entries(name)
@@ -155,66 +138,55 @@ class Runner:
         last = self.store.row(entries[-1])
         return last.error if self._is_new(last) else None
 
-    def _by_helper(self, keys: Keys) -> bool:
+    def _by_helper(self, identity: Identity) -> bool:
         """Whether another process of this command has written the cell's newest row."""
         if not self.lines.several:
             return False
         done = self.store.done()
-        newest = max((done[k] for k in keys.rows.values() if k in done), key=lambda e: e.offset, default=None)
+        newest = max((done[k] for k in identity.rows.values() if k in done), key=lambda e: e.offset, default=None)
         return newest is not None and self._is_new(self.store.row(newest))
 
     def _is_new(self, row: Row) -> bool:
         return row.started is not None and datetime.fromisoformat(row.started) >= self._started
 
-    def _fail(self, cell: Cell, task: Task | None, error: BaseException, summary: Summary, **of_view: Any) -> None:
+    def _fail(self, cell: Cell, task: Task | None, error: BaseException, summary: Summary, **more: Any) -> None:
         if "killed by signal: Terminated" in text_of(error):
             time.sleep(1.0)  # a scheduler's signal goes to all processes; ours is on its way, and is no failure
         text = one_line(error)
         if self.accelerator.is_main_process:
             try:
-                self.store.append([failed_row(cell, task, error, **of_view)])
+                self.store.append([failed_row(cell, task, error, more)])
             except Exception as unwritten:  # the other cells may still find room
                 text += f" (and no row of it could be written: {text_of(unwritten)})"
         summary.failed.append((cell.label, text))
         self.lines.say(f"  failed: {cell.label}: {text}")
 
-    def _keys(self, cell: Cell, task: Task) -> Keys:
-        data, weights = self._fingerprint(cell, task), self.trainer.weights_hash(cell)
-        train = key_of({
-            "cell": cell_key(cell, task), "weights": weights, "data": data, "precision": self._precision(),
-        })  # fmt: skip
-        rows = {(s, v): key_of({"train": train, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views}
-        return Keys(train, weights, data, rows)
-
-    def _todo(self, cell: Cell, task: Task) -> tuple[Keys, dict[tuple[str, View], str]]:
-        """The cell's keys, and those of them that have no row yet."""
+    def _todo(self, cell: Cell, task: Task) -> tuple[Identity, list[tuple[str, View]]]:
+        """The cell's keys, and each (split, view) that has no row yet."""
         with failing_together():
-            keys, done = self._keys(cell, task), self.store.done()
-            whole = {
-                key for key in keys.rows.values() if key in done and (self.options.skip_broken or not done[key].skipped)
-            }
-        known = of_main(whole)
-        return keys, {place: key for place, key in keys.rows.items() if key not in known}
+            identity = self._identities.of(cell, task)
+            known = set(rows_of(identity, self.store, self.options.skip_broken))
+        known = of_main(known)
+        return identity, [pair for pair in identity.rows if pair not in known]
 
     def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> None:
         """Train where needed, evaluate what is missing, write the rows."""
         started, clock = datetime.now(UTC), time.perf_counter()
-        keys, todo = self._todo(cell, task)  # once more: it may have been done while we waited
+        identity, todo = self._todo(cell, task)  # once more: it may have been done while we waited
         if not todo:
-            (summary.ran if self._by_helper(keys) else summary.done).append(cell.label)
+            (summary.ran if self._by_helper(identity) else summary.done).append(cell.label)
             self.lines.begin(place, cell.label, "done")
             return
-        self.lines.begin(place, cell.label, f"{len(todo)} of {len(keys.rows)} rows to do")
-        shared = identity_of(cell, task, started)
-        with self._tracked(keys.train, shared):
-            trained = self.trainer.obtain(cell, task, keys.train)
-            shared |= {"train_key": keys.train, "weights_hash": keys.weights, "data_fingerprint": keys.data}
+        self.lines.begin(place, cell.label, f"{len(todo)} of {len(identity.rows)} rows to do")
+        asked = asked_of(cell, task, started) | {"train_key": identity.train, "weights_hash": identity.weights}
+        with self._tracked(identity.train, asked):
+            trained = self.trainer.obtain(cell, task, identity)
             for split in cell.splits:
-                views = {v: key for (s, v), key in todo.items() if s == split}
+                views = [v for s, v in todo if s == split]
                 if not views:
                     continue
-                result = self._evaluate(task, trained, list(views), split)
-                rows = self._write(result, trained, task, shared, split, views, started, clock)
+                result = self._evaluate(task, trained, views, split)
+                rows = self._write(result, trained, task, asked, split, identity, started, clock)
                 if self.accelerator.is_main_process:
                     self._pictures(cell, task, trained, split, result)
                     self.trackers.evaluation(rows)
@@ -222,8 +194,7 @@ class Runner:
                 for note in dict.fromkeys(n for r in rows for n in r.notes):
                     self.lines.cell(note)
                 for view, why in result.failed.items():
-                    of_view = {"split": split, "eval_grid": side(view.grid), "resize": view.resize}
-                    self._fail(cell, task, Diverged(why), summary, **of_view)
+                    self._fail(cell, task, Diverged(why), summary, **of_view(split, view, identity))
         summary.ran.append(cell.label)
 
     def _write(
@@ -231,9 +202,9 @@ class Runner:
         result: SweepResult,
         trained: Trained,
         task: Task,
-        shared: Mapping[str, Any],
+        asked: Mapping[str, Any],
         split: str,
-        keys: Mapping[View, str],
+        identity: Identity,
         started: datetime,
         clock: float,
     ) -> list[Row]:
@@ -243,7 +214,7 @@ class Runner:
             str(self.accelerator.device), self.store.save_samples if main else None,
         )  # fmt: skip
         with failing_together():
-            rows = rows_of(result, trained, task, shared, split, keys, made)
+            rows = rows_of_sweep(result, trained, task, asked, split, identity, made)
             seconds = round(time.perf_counter() - clock, 3)
             # not from the wall clock, which may have been set back meanwhile
             finished = (started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
@@ -253,9 +224,9 @@ class Runner:
         return rows
 
     @contextlib.contextmanager
-    def _tracked(self, key: str, shared: Mapping[str, Any]) -> Iterator[None]:
-        asked = ("suite", "task", "backbone", "train_grid", "seed", "options", "backbone_options", "protocol", "recipe")
-        self.trackers.start(key, str(shared["label"]), {name: shared[name] for name in asked})
+    def _tracked(self, key: str, asked: Mapping[str, Any]) -> Iterator[None]:
+        names = ("suite", "task", "backbone", "train_grid", "seed", "options", "backbone_options", "protocol", "recipe")
+        self.trackers.start(key, str(asked["label"]), {name: asked[name] for name in names})
         try:
             yield
         finally:
@@ -278,20 +249,20 @@ class Runner:
             self.lines.cell(f"no pictures: {one_line(error)}")
 
     def _evaluate(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
-        """One pass; the choice that won on minival is evaluated under each view's own key."""
-        asked = {dataclasses.replace(v, options=tuple({**trained.choice, **dict(v.options)}.items())): v for v in views}
+        """One pass; what won on minival is evaluated under each view's own key."""
+        chosen = {v: dataclasses.replace(v, options=tuple((trained.choice | dict(v.options)).items())) for v in views}
         self.trainer.calibrate(task, trained.model, views)
-        result = self.trainer.sweep(task, trained.model, list(asked), split)
-        result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
-        result.seconds = {asked[v]: s for v, s in result.seconds.items()}
-        result.failed = {asked[v]: why for v, why in result.failed.items()}
+        result = self.trainer.sweep(task, trained.model, list(dict.fromkeys(chosen.values())), split)
+        rows = {view: found for view, *found in result.rows}
+        result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
+        result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}
+        result.failed = {asked: result.failed[view] for asked, view in chosen.items() if view in result.failed}
+        name = task.card.metric.name
+        for asked, metrics, _ in result.rows:
+            if not math.isfinite(metrics[name]):
+                result.failed[asked] = f"{name} at {asked} is {metrics[name]}"
+        result.rows = [row for row in result.rows if row[0] not in result.failed]
         return result
-
-    def _fingerprint(self, cell: Cell, task: Task) -> str:
-        where = key_of({"task": cell.task, "options": dict(cell.options)})
-        if where not in self._fingerprints:
-            self._fingerprints[where] = task.fingerprint("train" if "train" in task.card.splits else cell.splits[0])
-        return self._fingerprints[where]
 
 
 def _nothing(text: str) -> None:

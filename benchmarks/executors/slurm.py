@@ -24,8 +24,9 @@ from typing import Any
 
 import submitit
 
-from benchmarks.engine.plan import cell_key, cell_task, plan
-from benchmarks.engine.suite import Cell
+from benchmarks.engine.identity import cell_key
+from benchmarks.engine.plan import plan
+from benchmarks.engine.suite import Cell, cell_task
 from benchmarks.executors import Work
 from benchmarks.executors.local import visible_gpus
 from benchmarks.store import Store, key_of
@@ -81,6 +82,8 @@ class CellsJob:
         Raises: SystemExit after a SIGTERM, once the checkpoint of a training is written.
         """
         from benchmarks.engine.runner import Runner
+        from benchmarks.engine.running.lines import Lines, write_line
+        from benchmarks.engine.running.processes import end_group
 
         # else the error of a process that decodes and dies of the signal would become a failed row
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -94,7 +97,9 @@ class CellsJob:
         elif job.num_tasks > 1 and (gpus := visible_gpus()):
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[job.local_rank % len(gpus)]
         try:
-            summary = Runner(self.work.suite, Store(self.work.out), self.work.data_root, self.work.options).run()
+            lines = Lines(write_line, several=job.num_tasks > 1)
+            summary = Runner(self.work.suite, Store(self.work.out), self.work.data_root, self.work.options, lines).run()
+            end_group()
         except KeyboardInterrupt:
             print("stopped; queued again, or by the same command, it goes on from here", flush=True)
             raise SystemExit(130) from None
@@ -142,7 +147,7 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
     store, root = Store(work.out.absolute()), work.data_root.absolute()
     store.check_writable()
     by_key: dict[str, list[Cell]] = {}
-    for entry in plan(work.suite, store, root, costs=False):
+    for entry in plan(work.suite, store, root, **work.planned(bool(resources.gpus))):
         if entry.state == "to do":
             by_key.setdefault(cell_key(entry.cell, cell_task(entry.cell, root)), []).append(entry.cell)
     with store.locked("slurm"):

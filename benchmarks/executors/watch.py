@@ -10,8 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from benchmarks.engine.plan import cell_key, cell_task, plan
+from benchmarks.engine.identity import cell_key
+from benchmarks.engine.plan import plan
 from benchmarks.engine.running.summary import Summary
+from benchmarks.engine.suite import cell_task
 from benchmarks.executors import Work
 from benchmarks.executors.slurm import Resources, Submitted, job_name, require_slurm, submit
 from benchmarks.store import Store
@@ -49,7 +51,7 @@ def run(work: Work, resources: Resources, wait: bool = True) -> int:
     except KeyboardInterrupt:
         print(f"the jobs go on; {hint}", file=sys.stderr)
         return 130
-    summary = outcome(work, jobs)
+    summary = outcome(work, jobs, bool(resources.gpus))
     print("\n".join([*summary.lines(), f"rows: {store.path}"]))
     return summary.status
 
@@ -112,12 +114,12 @@ def _rate(done: int, left: int, seconds: float) -> str:
     return f"; {3600 * done / seconds:.1f} jobs an hour, {left * seconds / done / 60:.1f} min left"
 
 
-def outcome(work: Work, jobs: Sequence[Submitted]) -> Summary:
+def outcome(work: Work, jobs: Sequence[Submitted], gpus: bool = False) -> Summary:
     """What became of the cells, by their rows: those of `jobs` ran, or failed, or left nothing but a log."""
     store, summary = Store(work.out), Summary()
     of = {key: j for j in jobs for key in j.cells}
     entries = store.entries()
-    for entry in plan(work.suite, store, work.data_root, costs=False):
+    for entry in plan(work.suite, store, work.data_root, **work.planned(gpus)):
         cell, key = entry.cell, cell_key(entry.cell, cell_task(entry.cell, work.data_root))
         job = of.get(key)
         # an error of an earlier command is none of a job's

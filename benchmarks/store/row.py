@@ -87,7 +87,11 @@ class Row(Mapping[str, Any]):
     train_key: str | None = None
     view_key: str | None = None
     weights_hash: str | None = None
-    data_fingerprint: str | None = None
+    data_identity: Mapping[str, str] = field(default_factory=dict)  # of each split that was read, its content
+    samples_hash: str | None = None  # of the per-sample values
+    identical_to: Sequence[str] = field(
+        default_factory=list
+    )  # row keys of views of the same pass with the same per-sample values
     # how it was made
     label: str | None = None
     started: str | None = None

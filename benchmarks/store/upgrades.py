@@ -39,7 +39,11 @@ def _from_0(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_1(line: dict[str, Any]) -> dict[str, Any]:
-    """Recipes had fewer values; such a row was made with the default of those that it lacks."""
+    """Recipes had fewer values; such a row was made with the default of those that it lacks. One hash stood for all
+    data that was read."""
+    line = dict(line)
+    if fingerprint := line.pop("data_fingerprint", None):
+        line["data_identity"] = {"data": fingerprint}
     recipe = line.get("recipe")
     if not isinstance(recipe, Mapping) or not recipe:
         return line

@@ -126,7 +126,7 @@ def export_backbone(
         what = f"{out} does not end in .safetensors" if out.suffix != ".safetensors" else f"{row['label']} has another"
         raise TaskError(f"a backbone of ours is written as a .safetensors file: {what}")
     notes = {k: row.get(k) for k in ("task", "protocol", "options", "recipe", "train_grid", "seed", "steps")}
-    notes |= {"data": row.get("data_fingerprint"), "revision": row.get("env", {}).get("revision")}
+    notes |= {"data": row.get("data_identity"), "revision": row.get("env", {}).get("revision")}
     if row["task"] == "upstream" and row["train_grid"] is not None:  # fine-tuning at one grid leaves it what it was
         encoder.flexible = parse_schedule(row["train_grid"]).kind != "fixed"
     images = torch.randint(0, 256, (2, 3, *encoder.image_size), dtype=torch.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from tasks.classification.pictures import Pictures
     from tasks.contract.meters import Records, ScoredRecords
 
-PROTOCOLS = ("finetune", "linear", "knn")
+VERSIONS = {"finetune": "v1", "linear": "v2", "knn": "v1"}
+PROTOCOLS = tuple(VERSIONS)
 LINEAR_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 STYLES = ("big_vision", "torchvision")
 CROPS = ("inception", "resmall", "resize")
@@ -77,8 +78,8 @@ class Classification(LabelledTask):
             raise TaskError(f"probe {chosen.probe} is not one of 0 to {len(LINEAR_RATES) - 1}, or -1 for the best")
         self.recipe = _recipe(chosen.protocol, known.recipe)
         self.card = TaskCard(
-            "classification", f"{chosen.protocol}-v1", metrics=("top1", "top5"), image_size=self.side,
-            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
+            "classification", f"{chosen.protocol}-{VERSIONS[chosen.protocol]}", metrics=("top1", "top5"),
+            image_size=self.side, splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Kolesnikov et al. 2020 (BiT, transfer); Caron et al. 2021 (k-NN); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
 
@@ -120,6 +121,11 @@ class Classification(LabelledTask):
         if logits.ndim == 2:
             return {"loss": F.cross_entropy(logits, labels), "count": len(batch), "top1": _hits(logits, labels)}
         return {"loss": sum(F.cross_entropy(one, labels) for one in logits), "count": len(batch)}
+
+    def before_training(self, model: nn.Module, batches: Iterator[tuple[Batch, Grid]]) -> None:
+        """Mean and variance of the locked features, over training pictures as they are cut and mirrored."""
+        if self.options.protocol == "linear":
+            model.norm.measure(model.features(batch.images, grid) for batch, grid in batches)
 
     def choices(self) -> list[dict[str, Any]]:
         """Which probe: they compete on minival."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +26,44 @@ class Classifier(nn.Module):
         return self.head(self.backbone(images, grid).pooled)
 
 
+class Standardised(nn.Module):
+    """`(x - mean) / sqrt(variance + 1e-6)` of features [B, D], by statistics that are measured once.
+
+    Example: `norm.measure(model.features(batch.images, grid) for batch, grid in batches)`
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def measure(self, features: Iterable[Tensor]) -> None:
+        """Mean and (biased) variance over all rows of `features`, each [B, D], summed in float64."""
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for x in features:
+            x = x.double()
+            count, total, squares = count + len(x), total.to(x) + x.sum(0), squares.to(x) + (x * x).sum(0)
+        if count:
+            mean = total / count
+            self.mean.copy_(mean)
+            self.variance.copy_((squares / count - mean * mean).clamp_min(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * torch.rsqrt(self.variance + 1e-6)
+
+
 class LinearProbes(nn.Module):
     """Linear classifiers side by side on a locked backbone, one for each learning rate, trained in one pass.
 
-    Features are standardised by a batch norm without parameters, so that one range of learning rates serves all
-    backbones. The classifiers share nothing that is trained.
+    Features are standardised by their mean and variance over training pictures, so that one range of learning rates
+    serves all backbones, and so that no loss depends on how a batch is cut. The classifiers share nothing that is
+    trained.
     """
 
     def __init__(self, backbone: nn.Module, classes: int, rates: Sequence[float]):
         super().__init__()
         self.backbone = Frozen(backbone)
-        self.norm = nn.BatchNorm1d(backbone.embed_dim, affine=False, eps=1e-6)
+        self.norm = Standardised(backbone.embed_dim)
         self.heads = nn.ModuleList(nn.Linear(backbone.embed_dim, classes) for _ in rates)
         for head in self.heads:
             nn.init.zeros_(head.weight)

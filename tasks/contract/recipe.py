@@ -17,6 +17,17 @@ OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam", "muon")
 SCHEDULES = ("cosine", "poly", "constant")
 
 
+class RecipeError(TaskError):
+    """A recipe that cannot be. `field`: the value that must change."""
+
+    def __init__(self, field: str, told: str):
+        super().__init__(f"recipe: {told}")
+        self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecipeError, (self.field, str(self).removeprefix("recipe: "))
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a task is fine-tuned. Steps 0 means nothing is trained (k-NN, zero-shot, studies)."""
@@ -56,47 +67,43 @@ class Recipe:
         if isinstance(values.get("lr_groups"), Mapping):
             groups = values["lr_groups"]
             values["lr_groups"] = {k: fitting(f"recipe: lr_groups {k}", v, float) for k, v in groups.items()}
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if name in values and values[name] not in known:
+                near = difflib.get_close_matches(values[name], known, 3, 0.4) or known
+                raise TaskError(f"recipe: no {name} {values[name]!r}; nearest: {', '.join(near)}")
         for candidate in values.get("candidates", ()):
             if not isinstance(candidate, Mapping):
-                raise TaskError(
-                    f"recipe: candidates must be a list of mappings, such as [{{lr: 0.01}}], not {candidate!r}"
-                )
+                told = "candidates must be a list of mappings, such as [{lr: 0.01}]"
+                raise TaskError(f"recipe: {told}, not {candidate!r}")
             self.replaced(candidate)
         return dataclasses.replace(self, **values)
 
     def check(self) -> None:
-        """Refuse what cannot be trained: a value out of range, a warm-up as long as the training.
+        """Refuse what cannot be trained: a value out of range, a warm-up as long as the training. Not its candidates.
 
-        Raises: TaskError naming the first such value.
+        Raises: RecipeError naming the first such value.
         """
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                near = difflib.get_close_matches(str(getattr(self, name)), known, 3, 0.4) or known
-                raise TaskError(f"recipe: no {name} {getattr(self, name)!r}; nearest: {', '.join(near)}")
-        numbers = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        numbers |= {f"lr_groups {name}": value for name, value in self.lr_groups.items()}
+        numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        numbers |= {f"lr_groups.{name}": value for name, value in self.lr_groups.items()}
+        at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(
+            ("steps", "warmup", "lr", "weight_decay", "mixup", *(n for n in numbers if n.startswith("lr_groups."))), 0
+        )
         for name, value in numbers.items():
+            field = name.partition(".")[0]
             if isinstance(value, int | float) and not math.isfinite(value):
-                raise TaskError(f"recipe: {name} must be a finite number, not {value}")
-        for name in ("batch", "accumulate"):
-            if numbers[name] < 1:
-                raise TaskError(f"recipe: {name} must be 1 or more, not {numbers[name]}")
-        groups = [name for name in numbers if name.startswith("lr_groups ")]
-        for name in ("steps", "warmup", "lr", "weight_decay", "mixup", *groups):
-            if numbers[name] < 0:
-                raise TaskError(f"recipe: {name} must be 0 or more, not {numbers[name]}")
-        for name in ("ema", "drop_path"):
-            if not 0 <= numbers[name] < 1:
-                raise TaskError(f"recipe: {name} must be in [0, 1), not {numbers[name]}")
+                raise RecipeError(field, f"{name} must be a finite number, not {value}")
+            if name in at_least and value < at_least[name]:
+                raise RecipeError(field, f"{name} must be {at_least[name]} or more, not {value}")
+            if name in ("ema", "drop_path") and not 0 <= value < 1:
+                raise RecipeError(field, f"{name} must be in [0, 1), not {value}")
         if self.clip is not None and self.clip <= 0:
-            raise TaskError(f"recipe: clip must be above 0, or null for no clipping, not {self.clip}")
+            raise RecipeError("clip", f"clip must be above 0, or null for no clipping, not {self.clip}")
         if self.steps and self.warmup >= self.steps:
-            raise TaskError(f"recipe: warmup of {self.warmup} steps, but the training has {self.steps}; lower warmup")
+            raise RecipeError("warmup", f"warmup of {self.warmup} steps must be shorter than the {self.steps} steps")
         if self.accumulate > self.batch:
-            raise TaskError(f"recipe: accumulate {self.accumulate} is more than the batch of {self.batch} images")
-        if self.coupled and (self.accumulate > 1 or self.clip_per_example):
-            raise TaskError("recipe: a coupled loss looks across the batch; no accumulation or per-example clip")
-        if self.clip_per_example and not self.clip:
-            raise TaskError("recipe: clip_per_example needs a clip above 0")
-        for candidate in self.candidates:
-            self.replaced({**candidate, "candidates": ()}).check()
+            raise RecipeError("accumulate", f"accumulate {self.accumulate} is more than the batch, {self.batch}")
+        if self.coupled and self.accumulate > 1:
+            raise RecipeError("accumulate", "accumulate: a coupled loss looks across the batch and is never split")
+        if self.clip_per_example and (self.coupled or self.clip is None):
+            why = "a coupled loss has no loss of an example" if self.coupled else "it needs a clip above 0"
+            raise RecipeError("clip_per_example", f"clip_per_example: {why}")

@@ -1,5 +1,6 @@
 """Classification: official preprocessing, readers of every layout, the three protocols."""
 
+import dataclasses
 import io
 import json
 import os
@@ -265,8 +266,6 @@ def test_fine_tuning_learns_what_can_be_learnt(folder) -> None:
 
 
 def test_mixup_mixes_pictures_and_labels_alike(folder) -> None:
-    import dataclasses
-
     task = build_task("classification", folder, options())
     task.recipe = dataclasses.replace(task.recipe, mixup=0.5)
     model = task.model(tiny())
@@ -301,6 +300,31 @@ def test_probes_side_by_side_are_probes_one_by_one(folder) -> None:
     assert not any("backbone" in name for name in together.state_dict())
 
 
+@pytest.mark.parametrize("cut", [{"accumulate": 2}, {"accumulate": 4}, {"batch": 8}])
+def test_the_statistics_of_probes_are_those_of_the_training_pictures(folder, cut) -> None:
+    """Batch statistics would make the loss depend on how a batch is cut; running ones on the order of batches."""
+    task = build_task("classification", folder, options(protocol="linear"))
+    schedule = GridSchedule("random", ((4, 4), (2, 2)))
+
+    def train(**changes: int) -> tuple[LinearProbes, list[float]]:
+        torch.manual_seed(0)
+        model = task.model(tiny())
+        recipe = dataclasses.replace(task.recipe, steps=3, **{"batch": 8, **changes})
+        done = finetune(task, model, recipe, schedule, Accelerator(cpu=True))
+        return model, done.losses
+
+    (one, losses), (other, again) = train(), train(**cut)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert torch.equal(one.norm.mean, other.norm.mean) and torch.equal(one.norm.variance, other.norm.variance)
+    data, train_set = task.dataset("train"), []
+    for i in range(len(data)):  # all of a set this small is one batch, at the first grid
+        image, _ = data.sample(i, generator("sample", 0, 0, i))
+        train_set.append(one.features(image[None], (4, 4))[0])
+    features = torch.stack(train_set)
+    torch.testing.assert_close(one.norm.mean, features.mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(one.norm.variance, features.var(0, unbiased=False), atol=1e-6, rtol=1e-4)
+
+
 def test_the_probe_is_chosen_on_minival(folder) -> None:
     from runner_tools import run_toy
 
@@ -309,7 +333,7 @@ def test_the_probe_is_chosen_on_minival(folder) -> None:
     assert summary.status == 0, summary.lines()
     choice = json.loads(next((folder / "out" / "checkpoints").glob("*.choice.json")).read_text())
     best = max(range(6), key=lambda i: choice["scores"][i])
-    assert [r["view_options"] for r in rows] == [{"probe": best}] * 2 and rows[0]["protocol"] == "linear-v1"
+    assert [r["view_options"] for r in rows] == [{"probe": best}] * 2 and rows[0]["protocol"] == "linear-v2"
 
 
 def test_votes_are_those_of_brute_force() -> None:

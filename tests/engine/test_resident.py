@@ -8,8 +8,8 @@ from data_tools import small_pictures
 from backbones import build_backbone
 from backbones.grids import parse_schedule
 from benchmarks.engine.batches.resident import Residents
-from benchmarks.engine.plan import changed
 from benchmarks.engine.randomness import training_indices, training_places
+from benchmarks.engine.suite import changed
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.loop import finetune
 from benchmarks.engine.training.muon import MuonAdamW

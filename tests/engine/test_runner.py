@@ -31,7 +31,7 @@ def test_rows_name_themselves(tmp_path) -> None:
     summary, rows = run_toy(tmp_path)
     assert summary.status == 0 and [r["eval_grid"] for r in rows] == [2, 4, 6]
     keys = (
-        "suite task protocol data_fingerprint backbone weights_hash train_grid eval_grid patch image_size resize steps "
+        "suite task protocol data_identity backbone weights_hash train_grid eval_grid patch image_size resize steps "
         "seed split metrics samples cost precision env device started finished seconds view_options recipe"
     )
     assert not [k for k in keys.split() if k not in rows[0]]

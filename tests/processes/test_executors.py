@@ -10,9 +10,9 @@ from front_door import call
 from runner_tools import run_toy, write_suite
 
 from benchmarks.engine import runner
-from benchmarks.engine.plan import cell_key, cell_task
+from benchmarks.engine.identity import cell_key
 from benchmarks.engine.running.options import RunOptions
-from benchmarks.engine.suite import load_suite
+from benchmarks.engine.suite import cell_task, load_suite
 from benchmarks.executors import Work, local
 from benchmarks.executors.local import places, visible_gpus
 from benchmarks.executors.slurm import CellsJob, Submitted, further_options, job_name

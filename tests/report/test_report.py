@@ -9,6 +9,7 @@ from scipy.stats import t as student
 from typer.testing import CliRunner
 
 import run_all
+from benchmarks.engine.identity import data_key
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
 from benchmarks.report.answers.matrix import matrix, tally
@@ -198,11 +199,12 @@ def test_two_recipes_are_two_tables_and_two_builds_two_lines(tmp_path) -> None:
 
 def test_options_limits_and_contents_are_tables_and_views_are_columns_never_seeds(store) -> None:
     alone = {"other": {"options": {"data": "scenes", "crop": "resmall"}}, "few": {"limit": 20}}
-    alone |= {"moved": {"data_fingerprint": "deadbeef00"}}
+    alone |= {"moved": {"data_identity": {"test": "content:0"}}}
     for key, more in alone.items():
         store.append([{**row(store, "flexivit_nano", 8, 4, np.ones(200), **more), "row_key": key}])
     found = {a.group[1]: len(a.points) for a in answers(entries([store]))}
-    assert found == {"scenes": 6, "scenes crop=resmall": 1, "scenes limit=20": 1, "scenes contents=deadbeef": 1}
+    moved = f"scenes contents={data_key(alone['moved'])[:8]}"
+    assert found == {"scenes": 6, "scenes crop=resmall": 1, "scenes limit=20": 1, moved: 1}
     views = Store(store.folder.parent / "views")
     options = [{"view_options": {"neighbours": k}, "row_key": f"k{k}"} for k in (1, 20)] + [{"resize": "bilinear"}]
     views.append([row(views, "flexivit_nano", 8, 4, np.ones(200), **o) | o for o in options])

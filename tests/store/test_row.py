@@ -27,10 +27,10 @@ def test_rows_that_older_versions_wrote_are_read(path, tmp_path) -> None:
     assert [r.status for r in rows] == ["ok", "ok", "failed"]
     for row, line in zip(rows, lines, strict=True):
         assert row.row_format == ROW_FORMAT and not row.more
-        kept = {k: v for k, v in row.to_json().items() if k in line and k not in ("row_format", "recipe")}
-        assert kept == {
-            k: v for k, v in line.items() if k not in ("row_format", "recipe") and (v is not None or k in row)
-        }
+        moved = ("row_format", "recipe", "data_fingerprint")
+        kept = {k: v for k, v in row.to_json().items() if k in line and k not in moved}
+        assert kept == {k: v for k, v in line.items() if k not in moved and (v is not None or k in row)}
+        assert list(row.data_identity.values()) == [f for f in (line.get("data_fingerprint"),) if f]
         assert {k: row.recipe[k] for k in line["recipe"]} == line["recipe"]
         assert row.recipe.keys() == dataclasses.asdict(Recipe()).keys()
     store = Store(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -58,10 +58,14 @@ def end_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def in_step(items: Iterator[Item], device: torch.device | str, stop: Callable[[], bool]) -> Iterator[Item]:
+def in_step(
+    items: Iterator[Item], device: torch.device | str, stop: Callable[[], bool], failed: Sequence[Exception] = ()
+) -> Iterator[Item]:
     """Items, as many in every process; where one cannot have its next, or is to stop, all stop before any computes.
 
     A training step exchanges gradients inside of `backward`, where a process that is left alone waits for ever.
+
+    Args: failed: errors of what this process did besides, looked at before each item.
 
     Raises: the process's own error, or a TaskError with that of another.
 
@@ -74,20 +78,21 @@ def in_step(items: Iterator[Item], device: torch.device | str, stop: Callable[[]
             yield item
         return
     while True:
-        own: Exception | None = None
+        own: Exception | None = failed[0] if failed else None
         following: Item | object = END
-        try:
-            following = next(items, END)
-        except Exception as error:
-            own = error
+        if own is None:
+            try:
+                following = next(items, END)
+            except Exception as error:
+                own = error
         # the texts of errors travel only when there are some
         flags = torch.tensor([own is not None, stop()], dtype=torch.int32, device=device)
         torch.distributed.all_reduce(flags)
-        failed, stopped = flags.tolist()
-        if failed:
+        any_failed, any_stopped = flags.tolist()
+        if any_failed:
             with failing_together():
                 if own is not None:
                     raise own
-        if stopped or following is END:
+        if any_stopped or following is END:
             return
         yield cast(Item, following)

@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.cost import macs
 from backbones.grids import Grid, parse_schedule, patch_size
-from benchmarks.engine.plan import cell_key, view_key
+from benchmarks.engine.identity import Identity, cell_key, samples_key
 from benchmarks.engine.suite import Cell
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained
@@ -34,15 +34,15 @@ class Made:
     keep: Callable[[str, Mapping[str, Any]], str] | None
 
 
-def identity_of(cell: Cell, task: Task | None, started: datetime | None = None) -> dict[str, Any]:
-    """What all rows of a cell share. `task` None: it could not be built."""
+def asked_of(cell: Cell, task: Task | None, started: datetime | None = None) -> dict[str, Any]:
+    """What a row of a cell says of what was asked for. `task` None: it could not be built."""
     grid: Any = cell.train
     if grid is not None and parse_schedule(grid).kind == "fixed":
         grid = side(parse_schedule(grid).grids[0])
     shared: dict[str, Any] = {
         "suite": cell.suite, "task": cell.task, "backbone": cell.backbone, "train_grid": grid, "seed": cell.seed,
         "options": dict(cell.options), "backbone_options": dict(cell.backbone_options), "label": cell.label,
-        "started": (started or datetime.now(UTC)).isoformat(timespec="seconds"),
+        "flexible": cell.flexible, "started": (started or datetime.now(UTC)).isoformat(timespec="seconds"),
     }  # fmt: skip
     if task is not None:
         metric = task.card.metric
@@ -55,31 +55,43 @@ def identity_of(cell: Cell, task: Task | None, started: datetime | None = None) 
     return shared
 
 
-def failed_row(cell: Cell, task: Task | None, error: BaseException, **of_view: Any) -> Row:
+def of_view(split: str, view: View, identity: Identity) -> dict[str, Any]:
+    """What a row of a view says of it, whether it went well or not."""
+    return {
+        "split": split, "eval_grid": side(view.grid), "resize": view.resize, "view_key": identity.views[view],
+        "view_options": dict(view.options), "data_identity": {**identity.train_data, **identity.data[split, view]},
+    }  # fmt: skip
+
+
+def failed_row(cell: Cell, task: Task | None, error: BaseException, more: Mapping[str, Any]) -> Row:
     """The row of a failure, whatever failed: of a task that cannot say what it is, what the cell says."""
     try:
-        shared = identity_of(cell, task)
+        shared = asked_of(cell, task)
     except Exception:
-        shared = identity_of(cell, None)
-    return Row(
-        **shared, **of_view, status="failed", error=one_line(error), traceback=trace_of(error), env=environment()
-    )
+        shared = asked_of(cell, None)
+    return Row(**shared, **more, status="failed", error=one_line(error), traceback=trace_of(error), env=environment())
 
 
-def rows_of(
+def rows_of_sweep(
     result: SweepResult,
     trained: Trained,
     task: Task,
-    shared: Mapping[str, Any],
+    asked: Mapping[str, Any],
     split: str,
-    keys: Mapping[View, str],
+    identity: Identity,
     made: Made,
 ) -> list[Row]:
-    """A row for each view of a sweep. `shared`: of `identity_of`, with the keys of training."""
-    rows = []
+    """A row for each view of a sweep.
+
+    Args: asked: of `asked_of`, with the keys of training.
+    """
+    rows, encoder = [], getattr(trained.model, "backbone", None)
+    if asked["flexible"] is None:
+        asked = {**asked, "flexible": getattr(encoder, "flexible", None)}
+    hashes = {view: samples_key(samples) for view, _, samples in result.rows}
     skipped = result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {})
     for view, metrics, samples in result.rows:
-        encoder = getattr(trained.model, "backbone", None)
+        key = identity.rows[split, view]
         counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
         seconds = result.seconds[view]
         cost = {
@@ -87,14 +99,17 @@ def rows_of(
             "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
         }  # fmt: skip
         options = trained.choice | dict(view.options)
+        same = [other for other in hashes if other != view and hashes[view] and hashes[other] == hashes[view]]
+        told = [f"samples at {view} are identical to those at {', '.join(map(str, same))}"] if same else []
         rows.append(Row(
-            **shared, row_key=keys[view], view_key=view_key(task, view, split), split=split, eval_grid=side(view.grid),
-            patch=side(patch_size(task.card.image_size, view.grid)), resize=view.resize, view_options=options,
+            **asked, **of_view(split, view, identity) | {"view_options": options}, row_key=key,
+            patch=side(patch_size(task.card.image_size, view.grid)),
             eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
             metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
             images=result.images, training=trained.notes, precision=made.precision, device=made.device, cost=cost,
-            notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), skipped=skipped,
-            samples=made.keep(keys[view], samples) if made.keep and samples is not None else None,
+            notes=[*trained.notes.get("notes", []), *result.notes, *told], env=environment(), skipped=skipped,
+            samples=made.keep(key, samples) if made.keep and samples is not None else None,
+            samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same],
         ))  # fmt: skip
     return rows
 

@@ -22,7 +22,8 @@ from benchmarks.engine.finite import check_step
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.randomness import generator, seed_of, training_indices
 from benchmarks.engine.running.interrupts import deferred
-from benchmarks.engine.running.processes import in_step
+from benchmarks.engine.running.processes import failing_together, in_step, of_main
+from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.optimizers import (
     Averaged,
@@ -30,7 +31,8 @@ from benchmarks.engine.training.optimizers import (
     clip_gradients,
     set_learning_rate,
 )
-from benchmarks.store import key_of, write_atomically
+from benchmarks.engine.training.statistics import tell_statistics
+from benchmarks.store import key_of
 from tasks.contract import Batch, Recipe, Task, TaskError
 
 RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
@@ -149,8 +151,14 @@ def finetune(
     training = Training()
     # whatever moves the weights; else a folder of another run would be continued
     identity = key_of({"recipe": asdict(recipe), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
-    if checkpoint and checkpoint.exists():
-        _load(checkpoint, identity, model, optimizer, average, training, accelerator.device)
+    if checkpoint and of_main(checkpoint.exists()):
+        earlier = load_checkpoint(checkpoint, identity, model, optimizer, average, accelerator.device)
+        training = Training(**earlier)
+        training.resumed_at.append(training.steps)
+    else:
+        with accelerator.autocast():
+            count, shown = len(dataset), Drawn(dataset, seed)
+            tell_statistics(task, model, shown, count, schedule.grids, seed, accelerator.device, workers)
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
@@ -185,6 +193,19 @@ def finetune(
             if progress:
                 progress(step + 1, recipe.steps, training.rate, values)
 
+    unsaved: list[Exception] = []
+
+    def save() -> None:
+        """Where the main process cannot, it tells the others of its group before the next step."""
+        if checkpoint is None or not accelerator.is_main_process:
+            return
+        try:
+            save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
+        except Exception as error:
+            if world == 1:
+                raise
+            unsaved.append(error)
+
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with deferred() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
@@ -192,7 +213,7 @@ def finetune(
             steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)
         else:
             steps = ahead(_steps(loader, first, skipped, features, grids), accelerator.device)
-        for step, batch in in_step(steps, accelerator.device, interrupted.is_set):
+        for step, batch in in_step(steps, accelerator.device, interrupted.is_set, unsaved):
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
@@ -215,12 +236,15 @@ def finetune(
             due = time.perf_counter() - saved_at >= every_seconds or step + 1 == recipe.steps
             if due or ledger.due:
                 told()
-            if checkpoint and due and accelerator.is_main_process:
-                _save(checkpoint, identity, model, optimizer, average, training)
+            if due:
+                save()
                 saved_at = time.perf_counter()
         told()
-        if training.steps < recipe.steps and checkpoint and accelerator.is_main_process:
-            _save(checkpoint, identity, model, optimizer, average, training)
+        if training.steps < recipe.steps:
+            save()
+        with failing_together():
+            if unsaved:
+                raise unsaved[0]
         if training.steps < recipe.steps or interrupted.is_set():
             raise KeyboardInterrupt
     if average:
@@ -363,46 +387,3 @@ def _add(sums: dict[str, float | Tensor], out: dict[str, Any], count: float | Te
     for name, value in out.items():
         if name != "count":
             sums[name] = sums.get(name, 0.0) + _scalar(value) * count
-
-
-def _save(
-    path: Path, identity: str, model: nn.Module, optimizer: Any, average: Averaged | None, training: Training
-) -> None:
-    state = {
-        "identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-        "average": average.values if average else None, "training": asdict(training),
-    }  # fmt: skip
-    write_atomically(path, lambda partial: torch.save(state, partial))
-
-
-def open_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is run.
-
-    Raises: TaskError for a torn or foreign file.
-    """
-    place = "cpu" if device.type == "cpu" else device  # of a process group it is cpu:0, which no file can be read to
-    try:
-        return torch.load(path, map_location=place, weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's own; their texts advise to run what is inside
-        raise TaskError(f"{path} is torn or no checkpoint of ours ({type(error).__name__}); remove it") from error
-
-
-def _load(
-    path: Path,
-    identity: str,
-    model: nn.Module,
-    optimizer: Any,
-    average: Averaged | None,
-    training: Training,
-    device: torch.device,
-) -> None:
-    state = open_checkpoint(path, device)
-    if state["identity"] != identity:
-        raise TaskError(f"{path} belongs to another recipe, schedule, seed or data set; remove it to train anew")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average:
-        average.load(state["average"])
-    for name, value in state["training"].items():
-        setattr(training, name, value)
-    training.resumed_at.append(training.steps)

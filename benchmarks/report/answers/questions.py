@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.engine.identity import data_key
 from benchmarks.store import Row, Store
 
 Group = tuple[str, ...]
@@ -84,8 +85,8 @@ def asked_of(row: Row) -> dict[str, str]:
     asked: dict[str, Any] = {**row.options, **row.recipe}
     if row.limit:
         asked["limit"] = row.limit
-    if row.data_fingerprint:
-        asked["contents"] = row.data_fingerprint[:8]
+    if contents := data_key(row):
+        asked["contents"] = contents[:8]
     return {k: str(v) for k, v in asked.items()}
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from backbones.grids import parse_schedule
-from benchmarks.engine.plan import cell_task, changed
 from benchmarks.engine.runner import Runner, RunOptions
-from benchmarks.engine.suite import Cell, Suite, load_suite
+from benchmarks.engine.suite import Cell, Suite, cell_task, changed, load_suite
 from benchmarks.engine.training.loop import finetune
 from benchmarks.store import Row, Store, write_atomically
 from benchmarks.use.trained import export_backbone
