@@ -65,7 +65,10 @@ def test_helpers_run_on_their_own_gpus(monkeypatch, tmp_path, capsys) -> None:
     started: list[dict] = []
 
     class Started:
-        def __init__(self, command, stdin, env, process_group):
+        stdout = None
+
+        def __init__(self, command, env, process_group, **more):
+            assert process_group == 0  # a terminal's Ctrl-C does not reach it
             started.append({"command": command, **env})
 
         def wait(self) -> int:
