@@ -42,7 +42,7 @@ class Features:
 
     def __post_init__(self) -> None:
         if self.prefix is None:
-            self.prefix = self.map.new_empty(len(self.map), 0, self.map.shape[-1])
+            self.prefix = self.map.new_empty(self.map.shape[0], 0, self.map.shape[-1])
 
 
 class Normalisation(NamedTuple):

@@ -66,7 +66,8 @@ class FlexiBackbone(Encoder):
         for value, known in ((resize, METHODS), (filter, FILTERS), (position_filter, FILTERS)):
             if value not in known:
                 raise ValueError(f"no resize option {value!r}; there are: {', '.join(known)}")
-        size, grid = trunk.patch_embed.img_size, trunk.patch_embed.grid_size
+        grid, patch = trunk.patch_embed.grid_size, trunk.patch_embed.patch_size
+        size = (grid[0] * patch[0], grid[1] * patch[1])  # what a convolution reads of a picture that it does not divide
         super().__init__(normalisation, image_size or size, native_grid or grid)
         self.trunk = trunk
         self._set_normalisation(self.base_kernel.device)
@@ -170,7 +171,7 @@ class FlexiBackbone(Encoder):
             if self.token_norm is None:
                 raise ValueError("resize method 'norm' needs backbone.calibrate(images) first")
             x = x * (self.token_norm / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)).to(x.dtype)
-        trunk, batch = self.trunk, len(x)
+        trunk, batch = self.trunk, x.shape[0]
         special = (trunk.cls_token, getattr(trunk, "dist_token", None), trunk.reg_token)
         prefix = [t.expand(batch, -1, -1) for t in special if t is not None]
         if positions is not None and positions.shape[1] == x.shape[1]:

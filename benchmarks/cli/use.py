@@ -111,3 +111,52 @@ def export_backbone(
     wanted = {"task": task, "data": data, "backbone": backbone, "train_grid": train_grid}
     label = write(run, out, data_root, wanted, half, trust)
     print(f"{out}: {label}\ntry: run_all.py run mini/classification --set 'backbones=[{out}]'")
+
+
+@use.command(name="export-model")
+def export_model(
+    run: Run,
+    out: Annotated[Path, typer.Argument(help="File to write: NAME.onnx, NAME.pt2, or a folder for timm.")],
+    grid: Annotated[str, typer.Option(help="Grid of the row: 12 or 8x12; wildcards.")] = "*",
+    form: Annotated[str, typer.Option("--format", help="onnx, torch (torch.export) or timm.")] = "onnx",
+    task: Annotated[str, typer.Option(help="Task of the row; wildcards.")] = "*",
+    data: Annotated[str, typer.Option(help="Data of the row; wildcards.")] = "*",
+    where: Annotated[
+        list[str] | None, typer.Option(help="More of the row: KEY=VALUE, such as protocol='linear*', seed=1.")
+    ] = None,
+    data_root: DataRoot = Path("data"),
+    backbone: Backbone = "*",
+    train_grid: TrainGrid = "*",
+    normalised: Annotated[bool, typer.Option("--normalised", help="It takes normalised floats, not bytes.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Score the file on the row's split.")] = False,
+    trust: Trust = False,
+) -> None:
+    """Write the trained model of a row, fixed at its grid, as a file that runs without this package.
+
+    Kernel, positions, normalisation and classifier are in it, any batch size runs, and the file names its grid, image
+    size, normalisation and classes. With --check exit status 1 where the row does not hold for the file.
+
+    Example: run_all.py use export-model results/runs/demo model.onnx --backbone flexivit_nano --grid 12 --check
+    """
+    from backbones.deploy.formats import FORMATS
+    from benchmarks.use.export import check_row, export_row
+
+    if form not in FORMATS:
+        raise ValueError(f"no format {form!r}; there are: {', '.join(FORMATS)}")
+    wanted = {"task": task, "data": data, "backbone": backbone, "train_grid": train_grid, "eval_grid": grid}
+    for text in where or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--where {text!r} is not KEY=VALUE")
+        wanted[key] = value
+    row, own, model, path = export_row(run, out, data_root, wanted, form, normalised, trust)
+    print(f"{path}: {row.label} at grid {row.eval_grid}")
+    if not check:
+        return
+    result = check_row(row, own, model, path)
+    verdict = "holds for the file" if result["holds"] else "does NOT hold for the file"
+    print(
+        f"{result['metric']} on {result['split']} ({result['images']} images): {result['file']:.5f}, the row says "
+        f"{result['row']:.5f}: it {verdict}"
+    )
+    raise typer.Exit(0 if result["holds"] else 1)

@@ -18,7 +18,7 @@ from benchmarks.engine.plan import Obstacles, rows_of
 from benchmarks.engine.running.lines import Lines, write_line
 from benchmarks.engine.running.options import RunOptions, build_accelerator
 from benchmarks.engine.running.processes import failing_together, of_main
-from benchmarks.engine.running.rows import Made, asked_of, failed_row, of_view, rows_of_sweep, shown_values
+from benchmarks.engine.running.rows import Made, alike, asked_of, failed_row, of_view, rows_of_sweep, shown_values
 from benchmarks.engine.running.summary import Summary
 from benchmarks.engine.suite import Cell, Suite, cell_task
 from benchmarks.engine.sweep import SweepResult
@@ -193,6 +193,8 @@ class Runner:
                 self.lines.cell(shown_values(task, split, rows))
                 for note in dict.fromkeys(n for r in rows for n in r.notes):
                     self.lines.cell(note)
+                for views_alike in alike(result):
+                    self.lines.cell(f"identical samples at {', '.join(map(str, views_alike))}")
                 for view, why in result.failed.items():
                     self._fail(cell, task, Diverged(why), summary, **of_view(split, view, identity))
         summary.ran.append(cell.label)

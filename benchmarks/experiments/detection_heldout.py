@@ -67,7 +67,7 @@ def against_chance(table: np.ndarray, names: tuple[str, ...], targets: np.ndarra
 def looked_at(task: Detection, seen: SweepResult) -> dict[str, Any]:
     """The comparison on val, and AP50 of the categories that were trained on."""
     _, numbers, records = seen.rows[0]
-    truth = task.found.truth("val")
+    truth = task.truth("val")
     found = task.meter("val").detections(records)
     held_out, counts = np.flatnonzero(truth.frequency == "r"), np.bincount(truth.category)
     table = crossed(found, truth, held_out)

@@ -115,7 +115,8 @@ def _advice(found: Checked, pack: str, source: str) -> str:
 
 def _reported(task: str, built: Task) -> tuple[str, ...]:
     """The splits that results are reported on."""
-    return tuple(s for s in built.card.splits if s not in ("train", "minival"))
+    usual = getattr(built.data, "usual", built.card.splits)  # type: ignore[attr-defined]
+    return tuple(s for s in usual if s not in ("train", "minival"))
 
 
 def _classification(found: Checked, task: Any) -> None:
@@ -150,10 +151,9 @@ def _retrieval(found: Checked, task: Any) -> None:
 
 
 def _detection(found: Checked, task: Any) -> None:
-    for split in task.found.files:
-        if task.found.path(task.found.files[split]).is_file():
-            found.splits[split] = len(task.found.labels(split)["images"])
-    truth = task.found.truth("val")
+    for split in task.data.usual:
+        found.splits[split] = len(task.boxed(split))
+    truth = task.truth("val")
     found.classes = len(truth.names)
     found.first, found.last = truth.names[0], truth.names[-1]
     image, target = task.dataset("val")[0]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.classification.base import LabelledTask
-from tasks.classification.recipes import published
+from tasks.classification.recipes import PROTOCOL, published
 from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, option, without_gradients
 from tasks.data.sets.labelled import labelled_set
+from tasks.data.splits import Labelled
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from tasks.classification.pictures import Pictures
     from tasks.contract.meters import Records, ScoredRecords
 
-VERSIONS = {"finetune": "v1", "linear": "v2", "knn": "v1"}
-PROTOCOLS = tuple(VERSIONS)
-LINEAR_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+PROTOCOLS = ("finetune", "linear", "knn")
+LINEAR_RATES = tuple(PROTOCOL.value("linear_rates"))
 STYLES = ("big_vision", "torchvision")
 CROPS = ("inception", "resmall", "resize")
 
@@ -41,8 +41,8 @@ class ClassificationOptions(Options):
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
     preprocess: str = option("big_vision", "train", "big_vision or torchvision")
     crop: str = option("", "train", "training crop: inception, resmall or resize; empty: the published recipe's")
-    neighbours: int = option(20, "eval", "k-NN: how many vote")
-    temperature: float = option(0.07, "eval", "k-NN: a vote weighs exp(cosine / temperature)")
+    neighbours: int = option(PROTOCOL.value("neighbours"), "eval", "k-NN: how many vote")
+    temperature: float = option(PROTOCOL.value("temperature"), "eval", "k-NN: a vote weighs exp(cosine / temperature)")
     probe: int = option(-1, "eval", "linear: which of the probes; -1: the best on minival")
 
 
@@ -78,10 +78,17 @@ class Classification(LabelledTask):
             raise TaskError(f"probe {chosen.probe} is not one of 0 to {len(LINEAR_RATES) - 1}, or -1 for the best")
         self.recipe = _recipe(chosen.protocol, known.recipe)
         self.card = TaskCard(
-            "classification", f"{chosen.protocol}-{VERSIONS[chosen.protocol]}", metrics=("top1", "top5"),
-            image_size=self.side, splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
+            "classification", f"{chosen.protocol}-{PROTOCOL.version(chosen.protocol)}", metrics=("top1", "top5"),
+            image_size=self.side,
+            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Kolesnikov et al. 2020 (BiT, transfer); Caron et al. 2021 (k-NN); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
+
+    def labelled(self, split: str) -> Labelled:
+        """As of every labelled task; the gallery of k-NN is the whole of train, because nothing is chosen."""
+        if self.options.protocol == "knn" and split == "train" and split not in self._loaded:
+            self._loaded[split] = self.data.whole(split)
+        return super().labelled(split)
 
     def dataset(self, split: str) -> Pictures:
         from tasks.classification.pictures import Pictures

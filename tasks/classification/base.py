@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.contract import Task
+from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError
 from tasks.data.sets.labelled import LabelledSet
 from tasks.data.splits import Labelled
@@ -65,13 +66,6 @@ class LabelledTask(Task):
         return accuracy(records) | {"chance_top1": 1 / self.classes}
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-        import torch
-
-        from tasks.classification.scoring import right
-        from tasks.contract.meters import sums_of_mean
-
-        records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
-        label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
-        values = np.full(len(label), np.nan)
-        values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
+        ranked, label = samples["ranked"], samples["label"].reshape(len(samples["label"]), -1)
+        values = np.where((label >= 0).any(1), (ranked[:, :1] == label).any(1), np.nan)
         return sums_of_mean(values)

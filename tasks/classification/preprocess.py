@@ -14,12 +14,17 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
-INCEPTION_ASPECTS = (0.75, 1.33)  # width over height; TensorFlow's default, which is not 4/3
+from tasks.protocols import protocol
+
+PROTOCOL = protocol("classification")
+INCEPTION_AREA, INCEPTION_ASPECTS = PROTOCOL.value("inception_area"), PROTOCOL.value("inception_aspects")
+INCEPTION_ATTEMPTS = PROTOCOL.value("inception_attempts")
+LARGER, SMALLER = PROTOCOL.value("larger_side")
 
 
 def larger_side(size: int) -> int:
     """What is resized to before a crop of `size`: 272 for 240, 448 for 384 is the official l_res; 136 for 120."""
-    return size // 7 * 8
+    return size // SMALLER * LARGER
 
 
 def resize_bilinear(image: Tensor, height: int, width: int) -> Tensor:
@@ -73,7 +78,7 @@ def random_crop(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def inception_box(
-    height: int, width: int, generator: torch.Generator, smallest: float = 0.05
+    height: int, width: int, generator: torch.Generator, smallest: float = INCEPTION_AREA[0]
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a training crop, as TensorFlow's `sample_distorted_bounding_box` draws it.
 
@@ -84,8 +89,8 @@ def inception_box(
 
     Example: `inception_box(375, 500, torch.Generator().manual_seed(0))`
     """
-    least, most = smallest * height * width, float(height * width)
-    for _ in range(100):
+    least, most = smallest * height * width, INCEPTION_AREA[1] * height * width
+    for _ in range(INCEPTION_ATTEMPTS):
         aspect = _uniform(*INCEPTION_ASPECTS, generator)
         low, high = round(math.sqrt(least / aspect)), round(math.sqrt(most / aspect))
         if round(high * aspect) > width:

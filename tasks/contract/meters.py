@@ -121,13 +121,3 @@ def bootstrap(values: Any, draws: int = 1000, seed: int = 0, level: float = 0.95
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def sums_of_mean(values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """`Task.sums` of a mean of per-sample values [N]; NaN values are left out.
-
-    Example: `terms, metric = sums_of_mean(right); metric(terms.sum(0)[None])` is the mean
-    """
-    known = np.isfinite(values)
-    terms = np.stack([np.where(known, values, 0.0), known], 1).astype(np.float64)
-    return terms, lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1e-12)

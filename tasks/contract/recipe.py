@@ -39,6 +39,7 @@ class Recipe:
     optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam | muon (for block matrices)
     schedule: str = "cosine"  # cosine | poly | constant
     warmup: int = 0  # steps, linear from 0
+    end_lr: float = 0.0  # where poly ends, for a group at `lr`; other groups end in proportion
     weight_decay: float = 0.0  # torch AdamW convention: multiplied by the learning rate
     decay_kernels_only: bool = True  # biases, norms, positions and tokens are never decayed
     clip: float | None = 1.0
@@ -83,11 +84,14 @@ class Recipe:
 
         Raises: RecipeError naming the first such value.
         """
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise RecipeError(name, f"no {name} {getattr(self, name)!r}; there are: {', '.join(known)}")
         numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         numbers |= {f"lr_groups.{name}": value for name, value in self.lr_groups.items()}
-        at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(
-            ("steps", "warmup", "lr", "weight_decay", "mixup", *(n for n in numbers if n.startswith("lr_groups."))), 0
-        )
+        groups = [name for name in numbers if name.startswith("lr_groups.")]
+        positive = ("steps", "warmup", "lr", "end_lr", "weight_decay", "mixup", *groups)
+        at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(positive, 0)
         for name, value in numbers.items():
             field = name.partition(".")[0]
             if isinstance(value, int | float) and not math.isfinite(value):

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import numpy as np
+
 from backbones.contract import bound
 from tasks.contract.batch import Batch
 from tasks.contract.card import TaskCard
@@ -279,6 +281,16 @@ class Task:
             return None
         terms, metric = found
         return metric((weights @ terms.reshape(len(terms), -1)).reshape(-1, *terms.shape[1:]))
+
+
+def sums_of_mean(values: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """`Task.sums` of a mean of per-sample values [N]; NaN values are left out.
+
+    Example: `terms, metric = sums_of_mean(right); metric(terms.sum(0)[None])` is the mean
+    """
+    known = np.isfinite(values)
+    terms = np.stack([np.where(known, values, 0.0), known], 1).astype(np.float64)
+    return terms, lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1e-12)
 
 
 def _digest(update: Callable[[bytes], None], value: Any) -> None:

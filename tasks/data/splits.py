@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tasks.data.boxes.columns import BoxLabels
 from tasks.data.readers.label_maps import Labels
 
 
@@ -142,6 +143,19 @@ class Masked(Split):
             [self.names[i] for i in index], Chosen(self.pictures, index), masks=Chosen(self.masks, index),
             meaning=self.meaning, notes=self.notes,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Boxed(Split):
+    """Pictures with boxes: image i of `labels` is picture i."""
+
+    labels: BoxLabels
+
+    def hashed(self) -> Iterable[Any]:
+        own = self.labels
+        listed = [part for pairs in (own.absent, own.partial) for part in (pairs or ())]
+        return (own.protocol.value, own.image_ids, own.sizes, own.category_ids, [dict(c) for c in own.categories],
+                own.image, own.category, own.box, own.area, own.crowd, own.ignore, *listed)  # fmt: skip
 
 
 @dataclass(frozen=True)

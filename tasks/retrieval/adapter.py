@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from tasks.contract import (
     Grid,
     Metric,
     Options,
-    Recipe,
     Task,
     TaskCard,
     TaskError,
@@ -22,9 +22,10 @@ from tasks.contract import (
     option,
     without_gradients,
 )
-from tasks.data.errors import DataError
+from tasks.data.errors import DataError, Missing
 from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
+from tasks.protocols import protocol
 from tasks.retrieval.captions import CaptionDataset
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     from tasks.retrieval.meter import RetrievalMeter
 
-METRICS = tuple(Metric(f"{way}_R@{k}") for way in ("t2i", "i2t") for k in (1, 5, 10))
+PROTOCOL = protocol("retrieval")
+METRICS = tuple(Metric(f"{way}_R@{k}") for way in ("t2i", "i2t") for k in PROTOCOL.value("recall_at"))
+FULL_SIZE = ("coco", "flickr30k")  # sets that have the recipe `ours` unless another is named; others have `nano`
 TEXT_CHUNK = 256  # captions a forward pass
 
 
@@ -49,27 +52,35 @@ class Retrieval(Task):
     @dataclass(frozen=True)
     class Options(Options):
         data: str = option("flickr8k", "train", "a known set or the path of a Karpathy .json")
-        image_size: int = option(120, "train", "pixels per side; pictures are squeezed to a square")
-        captions_per_image: int = option(5, "train", "the first so many count; 0: all")
-        text: str = option("nano", "train", "size of a text tower from scratch, or a model name of open_clip")
+        preset: str = option("", "train", "ours, siglip_lit_coco, nano; empty: ours for coco and flickr30k, else nano")
+        image_size: int = option(0, "train", "pixels per side, squeezed to a square; 0: the preset's")
+        captions_per_image: int = option(
+            PROTOCOL.value("captions_per_image"), "train", "the first so many count; 0: all"
+        )
+        text: str = option(
+            "", "train", "text tower: tiny, nano, small, bert-base, a model of open_clip; empty: the preset's"
+        )
         text_pretrained: str = option("", "train", "open_clip's tag of text weights; empty: from scratch")
-        embed_dim: int = option(128, "train", "width of the common space (from scratch)")
+        embed_dim: int = option(0, "train", "width of the common space (from scratch); 0: the preset's")
         loss: str = option("sigmoid", "train", "sigmoid or contrastive")
         locked: bool = option(True, "train", "the image tower is not trained")
 
-    # LiT tunes with Adam, a short warm-up and cosine decay; the batch is what makes negatives, so it is never split
-    recipe = Recipe(
-        steps=2000, batch=256, lr=1e-3, lr_groups={"backbone": 0.01}, optimizer="adamw", warmup=100, weight_decay=0.1,
-        coupled=True,
-    )  # fmt: skip
-
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
-        self.data = captioned_set(self.options.data, self.root)
-        if self.options.image_size <= 0 or self.options.captions_per_image < 0:
-            raise TaskError("image_size must be positive and captions_per_image 0 or more")
+        chosen = self.options
+        self.data = captioned_set(chosen.data, self.root)
+        if min(chosen.image_size, chosen.captions_per_image, chosen.embed_dim) < 0:
+            raise TaskError("image_size, embed_dim and captions_per_image must be 0 or more")
+        preset = chosen.preset or ("ours" if chosen.data in FULL_SIZE else "nano")
+        if preset not in PROTOCOL.recipes:
+            raise TaskError(f"no preset {preset!r}; there are: {', '.join(PROTOCOL.recipes)}")
+        published = PROTOCOL.recipe(preset)
+        self.settings, self.recipe = published.settings, published.made()
+        usual = {name: getattr(chosen, name) or self.settings[name] for name in ("image_size", "text", "embed_dim")}
+        self.options = dataclasses.replace(chosen, preset=preset, **usual)
         self.card = TaskCard(
-            "retrieval", "v1", metrics=METRICS, image_size=self.options.image_size, splits=self.data.form.sizes(),
+            "retrieval", PROTOCOL.version("retrieval"), metrics=METRICS,
+            image_size=self.options.image_size, splits=self.data.form.sizes(),
             sources={self.options.data: self.data.card.source},
             citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
         )  # fmt: skip
@@ -91,24 +102,38 @@ class Retrieval(Task):
 
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
         wanted = ("train", *splits) if splits and self.recipe.steps else splits
-        return self.data.problems(wanted)
+        return [*self.data.problems(wanted), *self._missing_weights()]
+
+    def _missing_weights(self) -> list[DataError]:
+        """BERT's weights, where the text tower is BERT's and they are not in the cache of Hugging Face."""
+        if self.options.text != "bert-base" or not self.recipe.steps:
+            return []
+        from huggingface_hub import try_to_load_from_cache
+
+        bert, files = PROTOCOL.value("bert"), ("model.safetensors", "pytorch_model.bin")
+        if any(isinstance(try_to_load_from_cache(bert, name), str) for name in files):
+            return []
+        advice = f"on a machine with a network: hf download {bert}; it lands in HF_HOME"
+        return [Missing("no weights of the text tower bert-base", place="options.text", advice=advice)]
 
     def fingerprint(self, split: str = "train") -> str:
         return self.captions(split).fingerprint
 
     def dataset(self, split: str) -> CaptionDataset:
         tokenize = self.tokenize if split == "train" else None
-        return CaptionDataset(self.captions(split), self.options.image_size, tokenize)
+        size, flip, randaug = self.options.image_size, self.settings["flip"], self.settings["randaug"]
+        return CaptionDataset(self.captions(split), size, tokenize, flip, tuple(randaug) if randaug else None)
 
     def model(self, backbone: nn.Module) -> nn.Module:
         from tasks.retrieval.lit import LiT
 
         o = self.options
-        return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained)
+        head, bias = self.settings["image_head"], self.settings["bias"]
+        return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained, head, bias)
 
     def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
-        if not model.locked:
-            return None
+        if not model.locked or self.settings["flip"] or self.settings["randaug"]:
+            return None  # pictures differ from epoch to epoch
         return lambda images, grid: model.backbone(images, grid).pooled
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:

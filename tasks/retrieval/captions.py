@@ -20,8 +20,11 @@ class CaptionDataset:
     evaluation it is i.
     """
 
-    def __init__(self, captions: Captioned, size: int, tokenize: Callable[[list[str]], Tensor] | None = None):
-        self.split, self.size, self.tokenize = captions, size, tokenize
+    def __init__(
+        self, captions: Captioned, size: int, tokenize: Callable[[list[str]], Tensor] | None = None,
+        flip: bool = False, randaug: tuple[int, int] | None = None,
+    ):  # fmt: skip
+        self.split, self.size, self.tokenize, self.flip, self.randaug = captions, size, tokenize, flip, randaug
         captions.pictures.open()
 
     def __len__(self) -> int:
@@ -36,7 +39,15 @@ class CaptionDataset:
         return self.image(i), i if self.tokenize is None else self.tokenize([self.split.captions[i][0]])[0]
 
     def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, Any]:
-        return self.image(i), self.target(i, generator)
+        """A picture, mirrored every second time and changed by RandAugment where those are set, and a caption."""
+        target, image = self.target(i, generator), self.image(i)
+        if self.flip or self.randaug:
+            from tasks.classification.preprocess import flip
+            from tasks.upstream.randaugment import randaugment
+
+            image = flip(image, generator) if self.flip else image
+            image = randaugment(image, *self.randaug, generator) if self.randaug else image
+        return image, target
 
     def target(self, i: int, generator: torch.Generator) -> Any:
         """The target of `sample` without its picture."""

@@ -15,7 +15,6 @@ from tasks.contract import (
     Batch,
     Grid,
     Options,
-    Recipe,
     Task,
     TaskCard,
     TaskError,
@@ -26,6 +25,7 @@ from tasks.contract import (
 from tasks.data.errors import DataError
 from tasks.data.sets.masked import masked_set
 from tasks.data.splits import Masked
+from tasks.protocols import protocol
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from tasks.segmentation.heads import Segmenter
     from tasks.segmentation.scoring.meter import SegmentationMeter
 
-CROP, MINI_CROP, SCENES_CROP = 480, 240, 120  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
+PROTOCOL = protocol("segmentation")
+SCENES_CROP = 120
 SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample", "scenes")  # pictures of at most 320 px
 
 
@@ -46,7 +47,7 @@ class SegmentationOptions(Options):
     image_suffix: str = option("", "train", "how names of pictures end before the type of file, where masks' do not")
     mask_suffix: str = option("", "train", "how names of masks end before the type of file, such as _mask")
     head: str = option("linear", "train", "linear, segmenter or upernet")
-    crop: int = option(0, "train", "pixels; 0: 480, 240 for the small packs, 120 for scenes")
+    crop: int = option(0, "train", "pixels; 0: 480, 720 for Cityscapes, 240 for the small packs, 120 for scenes")
     num_classes: int = option(0, "train", "for a folder without meta.json")
     ignore_index: int = option(255, "train", "for a folder without meta.json")
     reduce_zero_label: bool = option(False, "train", "for a folder without meta.json")
@@ -74,7 +75,11 @@ class Segmentation(Task):
         super().__init__(root, options, seed)
         chosen = self.options
         small = chosen.data in SMALL_SETS
-        self.crop = chosen.crop or (SCENES_CROP if chosen.data == "scenes" else MINI_CROP if small else CROP)
+        published = PROTOCOL.recipe("small" if small else chosen.data if chosen.data in PROTOCOL.recipes else "other")
+        usual = SCENES_CROP if chosen.data == "scenes" else published.settings["crop"]
+        self.crop = chosen.crop or usual
+        scale = published.settings.get("scale")
+        self.scale: tuple[int, int] | None = (scale[0], scale[1]) if scale else None
         if self.crop < 1:
             raise TaskError(f"crop {self.crop} is not a number of pixels")
         self._evaluation()
@@ -84,27 +89,20 @@ class Segmentation(Task):
             count=chosen.num_classes, ignore=chosen.ignore_index, reduce_zero=chosen.reduce_zero_label,
         )  # fmt: skip
         self.card = TaskCard(
-            "segmentation", "v1", metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
+            "segmentation", PROTOCOL.version("segmentation"), metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
-        # Segmenter's config.yml: SGD without decay, polynomial schedule, 64 epochs of ADE20k or 216 of Cityscapes.
-        # The small packs get a short AdamW run instead.
-        steps, lr = (80_000, 1e-2) if chosen.data == "cityscapes" else (160_000, 1e-3)
-        self.recipe = Recipe(
-            steps=steps, batch=8, lr=lr, optimizer="sgd", schedule="poly", clip=None, drop_path=0.1
-        )  # fmt: skip
-        if small:
+        self.recipe = published.made()
+        if faster := published.settings.get("new_parts_rate"):
             new = ("head", "neck") if chosen.head == "upernet" else ("head",)
-            self.recipe = dataclasses.replace(
-                self.recipe, steps=1000, batch=16, lr=1e-3, optimizer="adamw", schedule="cosine", warmup=50, clip=1.0,
-                weight_decay=0.01, drop_path=0.0, lr_groups=dict.fromkeys(new, 10.0),
-            )  # fmt: skip
+            self.recipe = dataclasses.replace(self.recipe, lr_groups=dict.fromkeys(new, faster))
 
     def _evaluation(self) -> tuple[int, int, tuple[float, ...], bool]:
         """Stride and shorter side in pixels, scales, flip, as the options say. Raises TaskError for invalid ones."""
         chosen = self.options
-        stride = chosen.stride or max(1, self.crop * 15 // 16)
+        share, whole = PROTOCOL.value("window_overlap")
+        stride = chosen.stride or max(1, self.crop * share // whole)
         if not 0 < stride <= self.crop:
             raise TaskError(f"stride {stride} leaves gaps or stands still; it must be 1..{self.crop} (the window)")
         if chosen.short_side < 0:
@@ -135,7 +133,7 @@ class Segmentation(Task):
     def dataset(self, split: str) -> Any:
         from tasks.segmentation.pipelines import SegmentationData
 
-        return SegmentationData(self.masked(split), self.crop, train=split == "train")
+        return SegmentationData(self.masked(split), self.crop, train=split == "train", scale=self.scale)
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
         """Crops are stacked; pictures and labels of evaluation stay lists, also where sizes happen to agree."""

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from tasks.contract import Grid, TaskError
 from tasks.data.readers.label_maps import IGNORE
+from tasks.protocols import protocol
+
+PROTOCOL = protocol("segmentation")
 
 
 def _common(width: int, num_classes: int) -> dict[str, Any]:
@@ -30,13 +33,14 @@ def linear_head(width: int, num_classes: int) -> dict[str, Any]:
 
 
 def segmenter_head(width: int, num_classes: int) -> dict[str, Any]:
-    """Config of Segmenter's mask transformer: 2 layers, heads of 64 channels as in the encoder."""
-    heads = max(1, width // 64)
+    """Config of Segmenter's mask transformer: 2 layers, heads of 64 channels as in the encoder, dropout 0.1."""
+    heads = max(1, width // PROTOCOL.value("mask_head_width"))
+    dropout = PROTOCOL.value("mask_dropout")
     while width % heads:
         heads -= 1
     extra = {
-        "type": "SegmenterMaskTransformerHead", "num_layers": 2, "num_heads": heads, "embed_dims": width,
-        "drop_path_rate": 0.0,
+        "type": "SegmenterMaskTransformerHead", "num_layers": PROTOCOL.value("mask_layers"), "num_heads": heads,
+        "embed_dims": width, "drop_path_rate": 0.0, "drop_rate": dropout, "attn_drop_rate": dropout,
     }  # fmt: skip
     return {**_common(width, num_classes), **extra}
 

@@ -19,6 +19,7 @@ from tasks.contract import TaskError
 from tasks.data.pictures import read_rgb
 from tasks.data.readers.label_maps import IGNORE, UPRIGHT, check_sizes
 from tasks.data.splits import Masked
+from tasks.protocols import protocol
 from tasks.segmentation import mmcv_lite
 
 mmcv_lite.install()
@@ -27,13 +28,20 @@ from mmcv.transforms import Compose  # noqa: E402
 from mmseg.datasets import transforms as _transforms  # noqa: E402, F401  (fills the registry)
 from mmseg.registry import TRANSFORMS  # noqa: E402
 
+PROTOCOL = protocol("segmentation")
 
-def train_pipeline(crop: int) -> list[dict[str, Any]]:
-    """mmseg's usual augmentation: short side at 0.5-2 times the crop, crop, flip, photometric distortion."""
+
+def train_pipeline(crop: int, scale: tuple[int, int] | None = None) -> list[dict[str, Any]]:
+    """mmseg's usual augmentation: resize, crop, flip, photometric distortion.
+
+    `scale`: the longest and the shorter side in pixels that a factor of 0.5-2 multiplies, as large as will fit;
+    None: the shorter side at the crop.
+    """
+    ratios, share = tuple(PROTOCOL.value("ratio_range")), PROTOCOL.value("largest_class_share")
     return [
-        {"type": "RandomResize", "scale": (4 * crop, crop), "ratio_range": (0.5, 2.0), "keep_ratio": True},
-        {"type": "RandomCrop", "crop_size": (crop, crop), "cat_max_ratio": 0.75},
-        {"type": "RandomFlip", "prob": 0.5},
+        {"type": "RandomResize", "scale": scale or (4 * crop, crop), "ratio_range": ratios, "keep_ratio": True},
+        {"type": "RandomCrop", "crop_size": (crop, crop), "cat_max_ratio": share},
+        {"type": "RandomFlip", "prob": PROTOCOL.value("flip")},
         {"type": "PhotoMetricDistortion"},
     ]
 
@@ -64,10 +72,10 @@ class SegmentationData(Dataset):
     Example: `image, target = SegmentationData(masked_set("voc21", "data").load("val"), crop=240)[0]`
     """
 
-    def __init__(self, pairs: Masked, crop: int, train: bool = False):
+    def __init__(self, pairs: Masked, crop: int, train: bool = False, scale: tuple[int, int] | None = None):
         self.pairs, self.crop, self.train = pairs, crop, train
         self.classes = pairs.meaning.names
-        self.pipeline = Compose([TRANSFORMS.build(config) for config in train_pipeline(crop)])
+        self.pipeline = Compose([TRANSFORMS.build(config) for config in train_pipeline(crop, scale)])
         pairs.pictures.open()
 
     def __len__(self) -> int:

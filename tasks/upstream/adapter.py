@@ -16,8 +16,9 @@ from backbones import backbone_spec
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import published
 from tasks.contract import Batch, Grid, Metric, Options, TaskCard, TaskError, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.sets.labelled import labelled_set
-from tasks.upstream.presets import PRESETS, preset
+from tasks.upstream.presets import PRESETS, PROTOCOL, preset
 
 if TYPE_CHECKING:
     import torch
@@ -94,8 +95,9 @@ class Upstream(LabelledTask):
         self.side = chosen.image_size or published(self.data.card.name).image_size
         self.recipe = self.preset.recipe(chosen.epochs)
         self.card = TaskCard(
-            "upstream", f"{chosen.preset}-v1", metrics=self._metrics(chosen.metric), image_size=self.side,
-            splits=self.data.card_splits(), sources={name: self.data.card.source},
+            "upstream", f"{chosen.preset}-{PROTOCOL.version(chosen.preset)}",
+            metrics=self._metrics(chosen.metric), image_size=self.side, splits=self.data.card_splits(),
+            sources={name: self.data.card.source},
             citation="Beyer et al. 2023 (FlexiViT), big_vision configs/proj/flexivit; Beyer et al. 2022 (a consistent "
             "and patient teacher); Touvron et al. 2022 (DeiT III)",
         )  # fmt: skip
@@ -273,6 +275,4 @@ class Upstream(LabelledTask):
     def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
         if self.options.metric == "top1":
             return super().sums(samples)
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean((samples["ranked"][:, 0] == samples["answer"]).astype(np.float64))

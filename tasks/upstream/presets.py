@@ -1,11 +1,18 @@
-"""Recipes as data: the three official ones (big_vision `configs/proj/flexivit/*.py`) and two of this project."""
+"""The presets of `protocol.yaml`: the three official ones (big_vision `configs/proj/flexivit`), two of our own."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.contract import Recipe, TaskError
+from tasks.protocols import protocol
+
+
+def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Preset:
     head_bias: float = 0.0
     randaug: tuple[int, int] | None = None
     squeeze: bool = False
-    epochs: int = 90
+    epochs: int = protocol("upstream").value("epochs")
     optimizer: str = "adamw_bf16"
     ema: float = 0.0
     batched: bool = False
@@ -51,36 +58,13 @@ class Preset:
         """
         return Recipe(
             steps=round(self.images * (epochs or self.epochs) / self.batch), batch=self.batch, lr=self.learning_rate,
-            optimizer=self.optimizer, schedule="cosine", warmup=self.warmup, mixup=self.mixup, clip=1.0,
-            ema=self.ema, weight_decay=self.weight_decay / self.learning_rate,
+            optimizer=self.optimizer, schedule="cosine", warmup=self.warmup, mixup=self.mixup,
+            clip=PROTOCOL.value("clip"), ema=self.ema, weight_decay=self.weight_decay / self.learning_rate,
         )  # fmt: skip
 
 
-# ImageNet-21k of autumn 2011 has 14,197,122 images (image-net.org), 51,200 are held out; of ImageNet-1k 1 %
-I21K, I1K = 14_197_122 - 51_200, 1_281_167 - 12_812
-PRESETS = {
-    "i21k_sup": Preset(
-        "imagenet21k", I21K, 4096, "sigmoid", 0.2, 1e-3, 1e-4, 10_000, 8, head_bias=-10.0,
-        randaug=(2, 10),
-    ),
-    "i1k_deit3_distill": Preset(
-        "imagenet", I1K, 1024, "kl", 1.0, 1e-4, 1e-5, 5_000, 16,
-        teacher="timm:deit3_base_patch16_384.fb_in1k", squeeze=True,
-    ),
-    "i21k_distill": Preset(
-        "imagenet21k", I21K, 4096, "kl", 1.0, 1e-4, 1e-5, 5_000, 8,
-        teacher="timm:vit_base_patch8_224.augreg_in21k", squeeze=True,
-    ),
-    # this project's own, for a nano on 40,000 small pictures: what a pass costs is small, so pictures are seen often
-    "nano": Preset(
-        "tinyimagenet100", 40_000, 512, "softmax", 0.2, 2e-3, 2e-4, 400, 32, squeeze=True, epochs=40,
-        optimizer="muon", batched=True, area=(0.25, 1.0), jitter=0.3, smoothing=0.1,
-    ),
-    "nano_distill": Preset(
-        "tinyimagenet100", 40_000, 512, "kl", 0.2, 1e-3, 1e-4, 400, 8, teacher="vit_nano_g15", squeeze=True, epochs=40,
-        optimizer="muon", batched=True, area=(0.25, 1.0), jitter=0.3,
-    ),
-}  # fmt: skip
+PROTOCOL = protocol("upstream")
+PRESETS = {name: Preset(**_settings(one.settings)) for name, one in PROTOCOL.recipes.items()}
 
 
 def preset(name: str) -> Preset:

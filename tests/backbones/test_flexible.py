@@ -10,7 +10,7 @@ import torch
 from conftest import relative
 from timm.models.vision_transformer import VisionTransformer
 
-from backbones import FlexiBackbone, build_backbone
+from backbones import Features, FlexiBackbone, build_backbone
 from backbones.contract import Normalisation
 from backbones.kernels import ResizedKernels
 from backbones.zoo.files import build_from_npz
@@ -310,3 +310,49 @@ def test_a_gpu_gives_what_a_cpu_gives(tiny, bind: bool) -> None:
         other.base_kernel.data.zero_()
         with other.bound() if bind else contextlib.nullcontext():
             assert relative(other(PIXELS.cuda(), 8).pooled.cpu(), expected) > 1e-2
+
+
+def test_the_meta_device_tells_shapes_without_values() -> None:
+    with torch.device("meta"):
+        model = build_backbone("flexivit_l_i1k", pretrained=False).eval()
+        features = model(torch.empty(2, 3, 240, 240, dtype=torch.uint8), (8, 10))
+    assert features.map.shape == (2, 8, 10, 1024) and features.map.is_meta and len(model._kept) == 0
+    nano = build_backbone("flexivit_nano").eval()
+    expected, state = nano(PIXELS[:, :, ::2, ::2], 8).pooled, nano.state_dict()
+    empty = copy.deepcopy(nano).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(state)
+    assert torch.equal(empty(PIXELS[:, :, ::2, ::2], 8).pooled, expected)
+
+
+def test_a_picture_that_a_patch_does_not_divide_is_read_as_far_as_the_patches_go() -> None:
+    trunk = VisionTransformer(30, 7, embed_dim=16, depth=1, num_heads=2, num_classes=3).eval()
+    encoder, images = FlexiBackbone(trunk, Normalisation((0.5,) * 3, (0.5,) * 3)).eval(), torch.randn(1, 3, 30, 30)
+    assert encoder.image_size == (28, 28) and encoder.native_grid == (4, 4)
+    assert relative(encoder.head(encoder(images[:, :, :28, :28], 4).pooled), trunk(images)) < 1e-6
+
+
+def test_evaluation_compiles_as_one_graph_at_any_grid() -> None:
+    model = build_backbone("flexivit_nano").eval()
+    images = PIXELS[:, :, ::2, ::2]
+    compiled = torch.compile(lambda x, grid: model(x, grid).map, backend="eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        for grid in (4, 6):
+            assert relative(compiled(images, grid), model(images, grid).map) < 1e-6
+        with model.bound(resize="area"):
+            assert relative(compiled(images, 6), model(images, 6).map) < 1e-6
+        model.base_kernel.data.mul_(2)
+        assert relative(compiled(images, 6), model(images, 6).map) < 1e-6
+    whole = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        assert (
+            isinstance(whole(images, 8), Features) and relative(whole(images, 8).pooled, model(images, 8).pooled) < 1e-6
+        )
+
+
+def test_an_encoder_is_exported_as_it_is() -> None:
+    model = build_backbone("flexivit_nano").eval()
+    images, batch = PIXELS[:, :, ::2, ::2], torch.export.Dim("batch", min=1)
+    program = torch.export.export(model, (images, 8), dynamic_shapes=({0: batch}, None)).module()
+    with torch.no_grad():
+        for count in (1, 2):
+            assert relative(program(images[:count], 8).map, model(images[:count], 8).map) < 1e-6

@@ -83,10 +83,11 @@ def test_detection_and_captions_of_one_pack(monkeypatch, tmp_path) -> None:
     source, data = official_forms.coco(tmp_path, 16), tmp_path / "data"
     prepare("lvis_coco80", [source], data, {"train": 12, "val": 3}, lambda text: None)
     name = "coco_val2017_subset"
+    sized(monkeypatch, "lvis_coco80", "boxes", train=12, val=3)
     sized(monkeypatch, name, "captions", train=12, test=3)
     boxes, captions = check_sets(["lvis_coco80"], data), check_sets([name], data)
     (boxes,), (captions,) = boxes, captions
-    assert boxes.state == "ok" and boxes.splits == {"train": 10, "val": 3} and boxes.classes == 4
+    assert boxes.state == "ok" and boxes.splits == {"train": 11, "minival": 1, "val": 3} and boxes.classes == 4
     assert (boxes.first, boxes.last) == ("thing 1", "thing 90") and "320x240" in boxes.sample
     assert captions.state == "ok" and captions.splits == {"train": 11, "test": 3} and "told 0" in captions.first
     labels = data / "detection" / "lvis_coco80_val.json"

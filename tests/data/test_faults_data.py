@@ -108,16 +108,16 @@ def test_unreadable_parquet_is_named(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", [b'{"images": [', b"\xff\xfe\x00", b"[]"], ids=["torn", "no text", "a list"])
-def test_wrong_json_of_boxes_is_a_recorded_failure(tmp_path, content: bytes) -> None:
+def test_wrong_json_of_boxes_blocks_its_cell_before_a_step(tmp_path, content: bytes) -> None:
     class_folders(tmp_path / "good")
     (tmp_path / "boxes").mkdir()
     for split in ("train", "val"):
         (tmp_path / "boxes" / f"{split}.json").write_bytes(content)
     entry = {"task": "detection", "options": {"data": "boxes", "side": 24, "text": "tiny"}, "recipe": {"steps": 0}}
     summary, rows = run_cells(tmp_path, entry, cell("good"))
-    failed = [r for r in rows if r["status"] == "failed"]
-    assert summary.status == 1 and len(ok(rows)) == 2 and len(failed) == 1
-    assert failed[0]["error"].startswith("Wrong: ") and ".json" in failed[0]["error"]
+    assert summary.status == 1 and len(ok(rows)) == len(rows) == 2
+    ((_, why),) = summary.blocked
+    assert f"{tmp_path / 'boxes' / 'train.json'}: " in why and "\n" not in why
 
 
 @pytest.mark.parametrize("content", [b'{"images": [', b"[]", b'{"images": [{"filename": "a.jpg"}]}'])

@@ -123,13 +123,14 @@ def test_coco(tmp_path, monkeypatch) -> None:
         official_forms.zipped(source / "annotations", tmp_path / "annotations_trainval2017.zip"),
     ]
     prepare("coco", archives, tmp_path / "data", {"train": 5, "val": 3}, silent)
+    sized(monkeypatch, "lvis_coco80", "boxes", train=5, val=3)
     task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80"})
     assert task.missing() == [] and task.fingerprint("train")
     val = task.dataset("val")
     assert len(val) == 3 and val[0][0].shape == (3, 240, 240) and val[0][1]["size"].tolist() == [240, 320]
     for split in ("train", "val"):
         labels = json.loads((tmp_path / "data" / "detection" / f"lvis_coco80_{split}.json").read_text())
-        truth = task.found.truth(split)
+        truth = task.truth(split)
         assert len(truth.names) == 4 and all(c["frequency"] == "r" for c in labels["categories"])
         for box in labels["annotations"]:
             assert box["bbox"][1:] == [10.0, 100.0, 50.25] and box["area"] == 5025.0  # half of 640x480
@@ -141,7 +142,7 @@ def test_coco(tmp_path, monkeypatch) -> None:
     sized(monkeypatch, "coco_val2017_subset", "captions", train=5, test=3)
     found = captioned_set("coco_val2017_subset", tmp_path / "data").load("test")
     assert len(found) == 3 and all(len(c) == 5 for c in found.captions) and found.captions[0][0][-1] == "0"
-    assert sorted(found.names) == [i["file_name"] for i in task.found.labels("val")["images"]]
+    assert sorted(n[:12] for n in found.names) == sorted(n[-16:-4] for n in task.boxed("val").names)
 
 
 def test_the_same_download_gives_the_same_bytes(tmp_path) -> None:

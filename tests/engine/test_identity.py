@@ -156,7 +156,8 @@ def test_other_pictures_are_other_rows_for_plan_run_and_report(tmp_path, recwarn
 def test_rows_say_what_was_done(tmp_path) -> None:
     backbones = [{"name": "tiny_backbone:tiny", "options": {"resize": "area"}, "flexible": True}, "tiny_backbone:Plain"]
     views = [4, {"grid": 4, "resize": "bilinear"}, {"grid": 4, "resize": "pi"}]
-    summary, rows = run_toy(tmp_path, backbones=backbones, eval=views)
+    said: list[str] = []
+    summary, rows = run_toy(tmp_path, said=said, backbones=backbones, eval=views)
     assert summary.status == 0, summary.lines()
     flexible, plain = ([r for r in rows if r.backbone.endswith(name)] for name in (":tiny", ":Plain"))
     assert [r.resize for r in flexible] == ["area", "bilinear", "pi"] and {r.flexible for r in flexible} == {True}
@@ -165,7 +166,7 @@ def test_rows_say_what_was_done(tmp_path) -> None:
     keys = [r.row_key for r in plain]
     assert [r.identical_to for r in plain] == [[keys[1]], [keys[0]]]
     assert [r.resize for r in plain] == ["pi", "bilinear"]
-    assert "samples at 4x4 are identical to those at 4x4 (bilinear)" in plain[0].notes
+    assert "  identical samples at 4x4, 4x4 (bilinear)" in said
     assert flexible[0].measure["unit"] == "%" and set(flexible[0].data_identity) == {"train", "test"}
 
 

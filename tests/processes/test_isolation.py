@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from flexivit_toy import Toy
 from rich.console import Console
 from runner_tools import PLUGIN, run_toy, write_suite
 
@@ -53,6 +52,8 @@ class Loud(ValueError):
 ], ids=lambda v: type(v).__name__)  # fmt: skip
 @pytest.mark.parametrize("place", ["dataset", "model", "predict"])
 def test_whatever_a_cell_raises_is_its_row(tmp_path, monkeypatch, error, told, place) -> None:
+    from flexivit_toy import Toy
+
     plain = getattr(Toy, place)
 
     def broken(self, *arguments):

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.report.statistics.jackknife import deal_groups, replicates_of_sums, replicates_of_weights
 from tasks import build_task
-from tasks.contract.meters import sums_of_mean
+from tasks.contract.task import sums_of_mean
 from tasks.segmentation.scoring.confusion import chance_iou, scores
 
 

@@ -89,6 +89,7 @@ def rows_of_sweep(
     if asked["flexible"] is None:
         asked = {**asked, "flexible": getattr(encoder, "flexible", None)}
     hashes = {view: samples_key(samples) for view, _, samples in result.rows}
+    same_as = {view: [v for v in group if v != view] for group in alike(result) for view in group}
     skipped = result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {})
     for view, metrics, samples in result.rows:
         key = identity.rows[split, view]
@@ -99,19 +100,25 @@ def rows_of_sweep(
             "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
         }  # fmt: skip
         options = trained.choice | dict(view.options)
-        same = [other for other in hashes if other != view and hashes[view] and hashes[other] == hashes[view]]
-        told = [f"samples at {view} are identical to those at {', '.join(map(str, same))}"] if same else []
         rows.append(Row(
             **asked, **of_view(split, view, identity) | {"view_options": options}, row_key=key,
             patch=side(patch_size(task.card.image_size, view.grid)),
             eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
             metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
             images=result.images, training=trained.notes, precision=made.precision, device=made.device, cost=cost,
-            notes=[*trained.notes.get("notes", []), *result.notes, *told], env=environment(), skipped=skipped,
+            notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), skipped=skipped,
             samples=made.keep(key, samples) if made.keep and samples is not None else None,
-            samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same],
+            samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],
         ))  # fmt: skip
     return rows
+
+
+def alike(result: SweepResult) -> list[list[View]]:
+    """Views whose per-sample values are the same to the byte; what they differ in changed nothing."""
+    groups: dict[str | None, list[View]] = {}
+    for view, _, samples in result.rows:
+        groups.setdefault(samples_key(samples), []).append(view)
+    return [views for key, views in groups.items() if key is not None and len(views) > 1]
 
 
 def shown_values(task: Task, split: str, rows: Sequence[Row]) -> str:

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from benchmarks.engine.training.adam import AdamWBf16
 from benchmarks.engine.training.muon import MuonAdamW
 from tasks.contract import Recipe, TaskError
+from tasks.protocols import protocol
 
-POLY_POWER = 0.9
+SHARED = protocol("contract")
+POLY_POWER, MOMENTUM = SHARED.value("poly_power"), SHARED.value("momentum")
+BETAS, EPSILON = tuple(SHARED.value("adam_betas")), SHARED.value("adam_epsilon")
+EMA_WARMUP = SHARED.value("ema_warmup")
 
 
 def lr_factor(recipe: Recipe, step: int) -> float:
@@ -26,7 +30,10 @@ def lr_factor(recipe: Recipe, step: int) -> float:
     progress = min(max((step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1), 0.0), 1.0)
     if recipe.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * progress))
-    return warm * ((1 - progress) ** POLY_POWER if recipe.schedule == "poly" else 1.0)
+    if recipe.schedule != "poly":
+        return warm
+    end = recipe.end_lr / recipe.lr if recipe.lr else 0.0
+    return warm * (end + (1 - end) * (1 - progress) ** POLY_POWER)
 
 
 def is_kernel(name: str, parameter: Tensor) -> bool:
@@ -77,9 +84,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw_bf16":
         return AdamWBf16(groups)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
+        return torch.optim.SGD(groups, momentum=MOMENTUM)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "muon": MuonAdamW}[recipe.optimizer]
-    return kind(groups, fused=True)
+    return kind(groups, betas=BETAS, eps=EPSILON, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
@@ -103,7 +110,7 @@ class Averaged:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """After step `step` (from 0). Early averages follow the weights: (1 + step) / (10 + step) as in TensorFlow."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, (1 + step) / (EMA_WARMUP + step))
         weights = dict(model.named_parameters())
         torch._foreach_lerp_(list(self.values.values()), [weights[name].detach() for name in self.values], 1 - decay)
 

@@ -63,8 +63,11 @@ class BoxLabels:
 
     def fault(self, i: int, reason: str, name: str = "bbox") -> Wrong:
         """The error for box i, told with its place in the file."""
-        place = f"annotation {i} (id {shown(self.annotation_ids.tolist()[i])})"
-        return Wrong(reason, path=self.path, place=place, field=name)
+        return Wrong(reason, path=self.path, place=self.place(i), field=name)
+
+    def place(self, i: int) -> str:
+        """What box i is called in an error."""
+        return f"annotation {i} (id {shown(self.annotation_ids[i : i + 1].tolist()[0])})"
 
     def of_images(self, chosen: np.ndarray) -> BoxLabels:
         """The labels of some images, bool [I]; categories stay."""

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.data.errors import Wrong
-
 _EDGE = 0.01  # pixels: files round to as much
 
 
-def check_boxes(box: np.ndarray, size: np.ndarray, where: str) -> None:
-    """Boxes [N, 4] must be finite, of no negative side, and touch their image; `size` [N, 2] is (width, height).
+def box_faults(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Places int64 [M] of the boxes [N, 4] that cannot be labels, with the reason of each.
 
-    Boxes that reach over an edge are allowed: detectors and the official annotations have them.
+    Those are boxes of a negative side, and wholly outside their image; `size` [N, 2] is (width, height). Boxes that
+    reach over an edge are allowed: official annotations have them.
 
-    Raises: Wrong naming the first bad box.
+    Example: `box_faults(np.array([[0.0, 0, -5, 5]]), np.array([[9.0, 9]]))[1] == ["has a negative side"]`
     """
-    finite = np.isfinite(box).all(1)
-    positive = (box[:, 2:] >= 0).all(1)
-    inside = (box[:, :2] <= size).all(1) & (box[:, :2] + box[:, 2:] >= 0).all(1)
-    for good, why in ((finite, "is not finite"), (positive, "has a negative side"), (inside, "is outside the image")):
-        if not good.all():
-            i = int(np.argmin(good))
-            sides = "x".join(f"{s:g}" for s in size[i])
-            raise Wrong(f"{where} {i}: box {box[i].tolist()} {why} ({sides} px)")
+    negative = (box[:, 2:] < 0).any(1)
+    outside = ~negative & ((box[:, :2] > size) | (box[:, :2] + box[:, 2:] < 0)).any(1)
+    bad = np.flatnonzero(negative | outside)
+    return bad, ["has a negative side" if negative[i] else "is outside the image" for i in bad]
 
 
 def unusual_boxes(box: np.ndarray, size: np.ndarray) -> dict[str, int]:

@@ -60,7 +60,7 @@ def read_torchvision(name: str, root: Path, folder: str, split: str, advice: str
         "cifar10": lambda: [datasets.CIFAR10(root, train)],
         "cifar100": lambda: [datasets.CIFAR100(root, train)],
         "pets": lambda: [datasets.OxfordIIITPet(root, "trainval" if train else "test")],
-        "flowers": lambda: [datasets.Flowers102(root, s) for s in halves],
+        "flowers": lambda: [datasets.Flowers102(root, split)],
         "food101": lambda: [datasets.Food101(root, "train" if train else "test")],
         "cars": lambda: [datasets.StanfordCars(root, "train" if train else "test")],
         "dtd": lambda: [datasets.DTD(root, s) for s in halves],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.data.boxes.protocols import Protocol
+from tasks.protocols import protocol
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Rules:
 
 RULES = {
     # lvis 0.5.3: results.py (limit over categories), lvis.py get_ann_ids (areas), eval.py (groups, AR@300)
-    Protocol.lvis: Rules(300, over_categories=True, drops_empty=True, by_frequency=True),
+    Protocol.lvis: Rules(
+        protocol("detection").value("detections"), over_categories=True, drops_empty=True, by_frequency=True
+    ),
     # pycocotools 2.0: cocoeval.py, Params.setDetParams and summarize
     Protocol.coco: Rules(100, over_categories=False, drops_empty=False, short_lists=(1, 10), recall_by_area=True),
 }

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError
 from tasks.data.sets.labelled import labelled_set
 from tasks.data.splits import Labelled
+from tasks.protocols import protocol
 from tasks.retrieval.images.labelled import LabelledDataset
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 
     from tasks.retrieval.images.meter import ImageMeter
 
-CUTOFFS = (1, 2, 4, 8)
+PROTOCOL = protocol("retrieval")
+CUTOFFS = tuple(PROTOCOL.value("image_recall_at"))
 
 
 class ImageRetrieval(Task):
@@ -45,8 +48,9 @@ class ImageRetrieval(Task):
         super().__init__(root, options, seed)
         self.data = labelled_set(self.options.data, self.root, bare=True)
         self.card = TaskCard(
-            "image_retrieval", "v1", metrics=("R@1", "mAP@R"), image_size=self.options.image_size,
-            splits=self.data.form.sizes(), sources={self.options.data: self.data.card.source},
+            "image_retrieval", PROTOCOL.version("image_retrieval"), metrics=("R@1", "mAP@R"),
+            image_size=self.options.image_size, splits=self.data.form.sizes(),
+            sources={self.options.data: self.data.card.source},
             citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
         )  # fmt: skip
         self._sets: dict[str, Labelled] = {}
@@ -102,6 +106,4 @@ class ImageRetrieval(Task):
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean(samples["R@1"].astype("float64"))

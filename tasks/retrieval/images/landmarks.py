@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, option, without_gradients
+from tasks.contract.task import sums_of_mean
 from tasks.data.pictures import read_rgb
+from tasks.protocols import protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,7 +112,8 @@ class Landmarks(Task):
             near = difflib.get_close_matches(name, SETS, 2, 0.3) or sorted(SETS)
             raise TaskError(f"no landmarks {name!r}; nearest: {', '.join(near)}")
         self.card = TaskCard(
-            "landmark_retrieval", "v1", metrics=("mAP_medium", "mAP_hard", "mAP_easy"),
+            "landmark_retrieval", protocol("retrieval").version("landmark_retrieval"),
+            metrics=("mAP_medium", "mAP_hard", "mAP_easy"),
             image_size=self.options.image_size, splits={"test": None},
             sources={name: SOURCE}, citation="Radenovic et al., CVPR 2018, arXiv:1803.11285",
         )  # fmt: skip
@@ -168,6 +171,4 @@ class Landmarks(Task):
 
     def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import sums_of_mean
-
         return sums_of_mean(samples["mAP_medium"].astype("float64"))

@@ -1,0 +1,5 @@
+"""Adapters and backbones prove the contract before a long run."""
+
+from benchmarks.engine.conformance.tasks import check_task
+
+__all__ = ["check_task"]
