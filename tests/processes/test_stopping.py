@@ -11,7 +11,7 @@ import pytest
 from runner_tools import PLUGIN, run_toy, write_suite
 
 import run_all
-from benchmarks.engine.interrupts import deferred, stopping
+from benchmarks.engine.running.interrupts import deferred, stopping
 
 HERE = Path(run_all.__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
