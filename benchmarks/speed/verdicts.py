@@ -104,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder), options.rows, options.samples)
         own = [sys.executable, "-m", "benchmarks.speed.verdicts", "--read", folder]
-        found = json.loads(subprocess.run(own, check=True, capture_output=True, text=True).stdout)
+        found = json.loads(subprocess.run(own, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
     env = environment()
     print(
         f"`python -m benchmarks.speed.verdicts`, revision {env['revision']}, {env['cpus']} cores of "
