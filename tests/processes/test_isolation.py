@@ -50,7 +50,7 @@ class Loud(ValueError):
     (KeyError("a"), "KeyError: 'a'"),
     (ValueError("caf\udce9 \x1b[31m\r\nsecond"), "ValueError: caf"),
 ], ids=lambda v: type(v).__name__)  # fmt: skip
-@pytest.mark.parametrize("place", ["dataset", "model", "predict"])
+@pytest.mark.parametrize("place", ["model", "predict"])
 def test_whatever_a_cell_raises_is_its_row(tmp_path, monkeypatch, error, told, place) -> None:
     from flexivit_toy import Toy
 

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 
 import torch
 
+from benchmarks.store.failures import one_line
 from tasks.contract import TaskError
 from tasks.contract.meters import gathered
 
@@ -28,7 +29,7 @@ def failing_together() -> Iterator[None]:
         yield
     except Exception as error:
         own = error
-    errors = gathered(None if own is None else f"{type(own).__name__}: {own}")
+    errors = gathered(None if own is None else one_line(own))  # whose own text may fail
     if own is not None:
         raise own
     for rank, text in enumerate(errors):
