@@ -101,6 +101,11 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
             raise
     if os.environ.get("RANK", "0") == "0" and not is_helper():  # of a process group, one speaks
         print("\n".join([*summary.lines(), f"rows: {store.path}"]))
+    if "RANK" in os.environ:
+        # threads of the group's backend may outlive it, and an interpreter that is taken down under them aborts
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(summary.status)
     return summary.status
 
 

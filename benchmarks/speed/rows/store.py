@@ -1,6 +1,6 @@
 """Time and memory of plan, re-issue and reading for the report, over synthetic stores of 1,000 rows and more.
 
-python -m benchmarks.speed.store --rows 1000 10000 100000 --out results/measured/bench/store.md
+python -m benchmarks.speed.rows.store --rows 1000 10000 100000 --out results/measured/bench/store.md
 
 The rows are those of one cell that was run, written again under the keys of every other cell: what is planned, issued
 again and read is what real runs write. Each figure is of a fresh process: its processor time and its peak memory.
@@ -140,7 +140,7 @@ def _shown(name: str, value: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.store", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.rows.store", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--out", type=Path, help="markdown file to write")
     options = parser.parse_args()
@@ -151,7 +151,7 @@ def main() -> None:
             print(markdown(lines[-1:]), flush=True)
     made = environment()
     conditions = (
-        f"`python -m benchmarks.speed.store --rows {' '.join(map(str, options.rows))}` at revision {made['revision']}, "
+        f"`python -m benchmarks.speed.rows.store --rows {' '.join(map(str, options.rows))}` at revision {made['revision']}, "
         f"{made['device_name']}, {made['cpus']} CPUs, Python {made['versions']['python']}; one thread, processor time"
     )
     text = f"# Stores of many rows\n\n{conditions}.\n\n{markdown(lines)}\n"
