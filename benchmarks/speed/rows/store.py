@@ -27,7 +27,7 @@ from benchmarks.engine.running.options import RunOptions
 from benchmarks.engine.suite import cell_task, load_suite
 from benchmarks.store import Row, Store, environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GRIDS = [4, 5, 6, 8, 10, 12, 15, 20, 24, 30]  # rows of a cell
 BACKBONES = ["flexivit_nano", "vit_nano_g8"]
 TRAIN = [5, 8, 10, 12, 15]
@@ -140,7 +140,7 @@ def _shown(name: str, value: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.rows.store", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.rows.store", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--out", type=Path, help="markdown file to write")
     options = parser.parse_args()
@@ -151,7 +151,7 @@ def main() -> None:
             print(markdown(lines[-1:]), flush=True)
     made = environment()
     conditions = (
-        f"`python -m benchmarks.speed.rows.store --rows {' '.join(map(str, options.rows))}` at revision {made['revision']}, "
+        f"`python -m benchmarks.speed.rows.store --rows {' '.join(map(str, options.rows))}` at {made['revision']}, "
         f"{made['device_name']}, {made['cpus']} CPUs, Python {made['versions']['python']}; one thread, processor time"
     )
     text = f"# Stores of many rows\n\n{conditions}.\n\n{markdown(lines)}\n"
