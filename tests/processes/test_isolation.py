@@ -89,8 +89,8 @@ def test_a_lock_that_finds_no_inode_fails_its_cell_alone(tmp_path, monkeypatch) 
 
     broken: list = []
     monkeypatch.setattr("benchmarks.store.files.open", full, raising=False)
-    summary, rows = run_toy(tmp_path, tasks=[{"task": "toy", "recipe": {"steps": 0}}], seeds=[0, 1], eval=[4])
-    assert [r.status for r in rows] == ["failed", "ok"] and len(broken) == 1
+    summary, rows = run_toy(tmp_path, tasks=[{"task": "toy", "recipe": {"steps": 2}}], seeds=[0, 1], eval=[4])
+    assert [r.status for r in rows] == ["failed", "ok"] and len(broken) == 1, (summary, broken)
     assert ".lock cannot be written: No space left on device; free some space (or inodes" in summary.failed[0][1]
 
 
