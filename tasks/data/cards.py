@@ -59,7 +59,7 @@ class Form(_Strict):
     images: str = ""
     meta: str = ""
     splits: dict[str, SplitCard]
-    held_out: float = pydantic.Field(0.1, ge=0, lt=1)
+    held_out: float = pydantic.Field(default=0.1, ge=0, lt=1)
     held_out_most: int | None = None
     classes: tuple[str, ...] = ()
     class_count: int | None = None

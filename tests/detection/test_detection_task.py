@@ -123,7 +123,7 @@ def test_mini_pack_pictures_fit_their_labels():
     root = os.environ.get("FLEXIVIT_DATA")
     if not root or not (Path(root) / "detection").is_dir():
         pytest.skip("FLEXIVIT_DATA holds no detection pack")
-    task = build_task("detection", root=root, options={"data": "lvis_coco80"})
+    task = build_task("detection", root=root, options={"data": "lvis_coco80", "text": "tiny"})
     assert not task.missing() and len(task.dataset("val")) == 800
     image, target = task.dataset("val")[400]
     assert image.shape == (3, 240, 240) and target["size"].max() <= 320

@@ -262,7 +262,7 @@ def test_torn_records(tmp_path_factory, draw):
             assert all(np.array_equal(file[name], values) for name, values in arrays.items())
 
 
-@many
+@settings(many, max_examples=150)  # each writes two pictures
 @given(draw=st.data())
 def test_torn_masks(tmp_path_factory, draw):
     folder = tmp_path_factory.mktemp("masks")

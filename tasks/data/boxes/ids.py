@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def positions(ids: np.ndarray, wanted: np.ndarray, what: str, fault: Fault) -> n
     return index
 
 
-def _stranger(bad: int | str, ids: list[int] | list[str], what: str) -> str:
+def _stranger(bad: Any, ids: list[Any], what: str) -> str:
     reason = f"{shown(bad)} is not among the {what} of the labels"
     if type(bad) is not type(ids[0]):
         kind = "texts" if isinstance(ids[0], str) else "numbers"
@@ -65,8 +66,8 @@ def listed_ids(records: Records, field: str) -> tuple[np.ndarray, np.ndarray]:
     """
     lists = records.lists(field)
     owner = np.repeat(np.arange(len(lists)), [len(one) for one in lists])
-    flat = list(chain.from_iterable(lists))
-    kind: type = str if flat and type(flat[0]) is str else int
+    flat: list[Any] = list(chain.from_iterable(lists))
+    kind: Any = str if flat and type(flat[0]) is str else int
     for place, value in enumerate(flat):
         if type(value) is not kind or (kind is int and abs(value) >= 2**63):
             raise records.fault(int(owner[place]), field, f"must be a list of ids, it holds {shown(value)}")

@@ -15,7 +15,7 @@ def box_faults(box: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, list[str]
 
     Example: `box_faults(np.array([[0.0, 0, -5, 5]]), np.array([[9.0, 9]]))[1] == ["has a negative side"]`
     """
-    negative = (box[:, 2:] < 0).any(1)
+    negative = np.asarray((box[:, 2:] < 0).any(1))
     outside = ~negative & ((box[:, :2] > size) | (box[:, :2] + box[:, 2:] < 0)).any(1)
     bad = np.flatnonzero(negative | outside)
     return bad, ["has a negative side" if negative[i] else "is outside the image" for i in bad]
@@ -28,7 +28,7 @@ def unusual_boxes(box: np.ndarray, size: np.ndarray) -> dict[str, int]:
     Example: `unusual_boxes(np.array([[90.0, 0, 20, 5]]), np.array([[100.0, 100]]))["beyond_image"]` is 1
     """
     low, high = box[:, :2], box[:, :2] + box[:, 2:]
-    negative = (box[:, 2:] < 0).any(1)
+    negative = np.asarray((box[:, 2:] < 0).any(1))
     outside = ~negative & ((low >= size) | (high <= 0)).any(1)
     beyond = ~negative & ~outside & ((low < -_EDGE) | (high > size + _EDGE)).any(1)
     counts = {"beyond_image": beyond, "outside_image": outside, "negative_side": negative}

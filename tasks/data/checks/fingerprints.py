@@ -84,8 +84,8 @@ def picture_hashes(pictures: Pictures) -> Hashes:
         wanted[::EVERY] = True
     known, hashes = _remembered(place, sizes, times, single, len(pictures))
     todo = np.flatnonzero(wanted & ~known)
-    for i in tracked(todo, "hashing pictures"):
-        content = pictures.read(int(i))
+    for i in tracked(todo.tolist(), "hashing pictures"):
+        content = pictures.read(i)
         hashes[i] = np.frombuffer(hash_of(content), np.uint8)
     if len(todo):
         kept = wanted & (settled if single else bool(settled.all()))

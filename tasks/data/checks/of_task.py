@@ -21,7 +21,7 @@ def findings_of(task: Task, splits: tuple[str, ...]) -> Findings:
     """
     takes_splits = "splits" in signatures.signature(task.missing).parameters
     lacking: list[Any] = list(task.missing(splits) if takes_splits else task.missing())  # type: ignore[call-arg]
-    data = getattr(task, "data", None)
+    data: Any = getattr(task, "data", None)
     if lacking or not hasattr(data, "problems") or not hasattr(data, "whole"):
         return Findings(problems=[_typed(task, one) for one in lacking])
     reads = task.reads(splits) if hasattr(task, "reads") else splits

@@ -13,7 +13,7 @@ from tasks.data.errors import Missing, Wrong, one_line
 from tasks.data.readers.files import pictures_in, read_text
 from tasks.data.splits import Labelled
 
-CIFAR = {
+CIFAR: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "cifar10": {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
     "cifar100": {"train": ("train",), "test": ("test",)},
 }  # fmt: skip

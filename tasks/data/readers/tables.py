@@ -190,8 +190,9 @@ class Column:
             return self._kept["all"][i].as_py()
         path, row = self.table.place(i)
         groups = self._kept.setdefault("groups", collections.OrderedDict())
-        file = self._kept.setdefault(path, None) or pq.ParquetFile(path)
-        self._kept[path] = file
+        opened = self._kept.setdefault("files", {})
+        file = opened.setdefault(path, None) or pq.ParquetFile(path)
+        opened[path] = file
         for number in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(number).num_rows
             if row < rows:

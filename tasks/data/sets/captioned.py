@@ -160,8 +160,8 @@ class CaptionedSet:
                     raise Wrong(f"has no captions of {len(absent):,} of the {len(names):,} pictures of {split}, the "
                                 f"first is {absent[0]}", path=path)  # fmt: skip
         if not splits:
-            lists = "lists of names (train.txt, val.txt, test.txt, or Flickr_8k.trainImages.txt and so on)"
-            advice = f"put {lists} beside it, or Karpathy's dataset_NAME.json"
+            wanted = "lists of names (train.txt, val.txt, test.txt, or Flickr_8k.trainImages.txt and so on)"
+            advice = f"put {wanted} beside it, or Karpathy's dataset_NAME.json"
             raise Missing("says no splits", path=path, advice=advice)
         found: dict[str, Listed] = {}
         for name, split in splits.items():

@@ -111,9 +111,9 @@ class LabelledSet:
         if self.own:
             if self.bare and split == "test" and not self._has_splits:
                 return read_class_folders(self.root / form.files)
-            place = locate(self.root / form.files, split)
+            found = locate(self.root / form.files, split)
             saved = form.layout == "saved"
-            return self._located("saved" if saved else place.layout, list(place.paths), split)
+            return self._located("saved" if saved else found.layout, list(found.paths), split)
         if form.layout == "imagenet":
             return read_imagenet(self.root, form, split, advice)
         if form.layout == "torchvision":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Truth:
 
     queries: list[str]
     gallery: list[str]
-    answers: list[Mapping[str, np.ndarray]]
+    answers: Sequence[Mapping[str, np.ndarray]]
 
 
 def read_truth(path: Path, advice: str = "") -> Truth:
