@@ -1,5 +1,6 @@
 """The report: intervals against known ones, the answer's words, tables, and a page without holes for strangers."""
 
+import dataclasses
 import json
 import re
 
@@ -21,6 +22,7 @@ from benchmarks.report.page import build_page
 from benchmarks.report.published import Published, beside, published
 from benchmarks.report.tables import latex, table_of
 from benchmarks.store import Store
+from tasks.contract import Recipe
 
 GRIDS = {4: 0.02e9, 8: 0.09e9, 15: 0.35e9}
 
@@ -195,6 +197,17 @@ def test_two_recipes_are_two_tables_and_two_builds_two_lines(tmp_path) -> None:
     found = read_report([store]).markdown()
     assert "scenes steps=300 finetune" in found and "scenes steps=0 finetune" in found and "accumulate" not in found
     assert "flexivit_nano (patch=x)" in found and "flexivit_nano (patch=y)" in found
+
+
+def test_a_row_that_is_older_than_a_value_of_recipes_has_its_default(tmp_path) -> None:
+    store, right = Store(tmp_path / "run"), np.ones(200)
+    whole = dataclasses.asdict(Recipe()) | {"steps": 300}
+    older = {k: v for k, v in whole.items() if k != "accumulate"}
+    store.append([row(store, "flexivit_nano", 8, 4, right, recipe=older)])
+    store.append([row(store, "vit_nano_g8", 8, 4, right, recipe=whole)])
+    assert len(only_answer(store).comparisons) == 1
+    store.append([row(store, "vit_nano_g15", 8, 4, right, recipe=whole | {"accumulate": 4})])
+    assert len(answers(entries([store]))) == 2
 
 
 def test_options_limits_and_contents_are_tables_and_views_are_columns_never_seeds(store) -> None:
