@@ -21,9 +21,7 @@ class UpstreamModel(nn.Module):
     Args: classifier: of a backbone that can hold none.
     """
 
-    def __init__(
-        self, backbone: nn.Module, teacher: FlexiBackbone | None = None, classifier: nn.Linear | None = None
-    ):
+    def __init__(self, backbone: nn.Module, teacher: FlexiBackbone | None = None, classifier: nn.Linear | None = None):
         super().__init__()
         self.backbone, self.classifier = backbone, classifier
         self.teacher = None if teacher is None else Frozen(teacher)

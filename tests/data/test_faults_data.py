@@ -290,11 +290,15 @@ def test_every_load_in_the_code_is_a_safe_one() -> None:
         tree = ast.parse(path.read_text())
         # a reader that refuses every name but those of plain data: the only pickle there may be
         used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "pickle"}
-        guarded = used <= {"UnpicklingError"} or used <= {"Unpickler", "UnpicklingError"} and any(
-            isinstance(n, ast.ClassDef)
-            and [ast.unparse(b) for b in n.bases] == ["pickle.Unpickler"]
-            and any(getattr(f, "name", "") == "find_class" for f in n.body)
-            for n in ast.walk(tree)
+        guarded = (
+            used <= {"UnpicklingError"}
+            or used <= {"Unpickler", "UnpicklingError"}
+            and any(
+                isinstance(n, ast.ClassDef)
+                and [ast.unparse(b) for b in n.bases] == ["pickle.Unpickler"]
+                and any(getattr(f, "name", "") == "find_class" for f in n.body)
+                for n in ast.walk(tree)
+            )
         )
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom) and not guarded:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tasks.retrieval.images.landmark_meter import LandmarkMeter
 
+
 class LandmarkPictures:
     """`dataset[i] -> (image uint8 [3, S, S], i)`; queries are cut to their box, as the benchmark demands."""
 
