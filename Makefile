@@ -13,7 +13,7 @@ demo: setup
 	$(BIN)/python run_all.py run demo --jobs 2
 	$(BIN)/python run_all.py report results/runs/demo
 
-.PHONY: setup test slow browser slurm lint models nano
+.PHONY: setup test slow mutants browser slurm lint models nano
 setup: .venv/.installed
 
 test: setup lint
@@ -21,6 +21,11 @@ test: setup lint
 
 slow: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# Single changes of constants and calls, each with the test that must notice it; PART=2/4 for a part of the list
+PART ?= 1/1
+mutants: setup
+	$(BIN)/python tests/mutants.py --part $(PART)
 
 browser: setup
 	$(BIN)/python -m pytest -q -m browser
@@ -31,12 +36,18 @@ slurm: setup
 lint: setup
 	$(BIN)/ruff check .
 
+# Where there is a GPU: tests, speeds beside timm, ten grids in one pass, the nano trainings; 25 minutes at most.
+# make gpu OUT=results/runs/gpu DATA=path/to/data
+.PHONY: gpu
+OUT ?= results/runs/gpu
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.speed.gpu --out "$(OUT)" $(if $(DATA),--data "$(DATA)") --seconds 1440
+
 models: setup
 	$(BIN)/python run_all.py ls backbones
 
-# Trains the three nano models under one budget and draws their table: make nano DATA=path/to/tiny-imagenet-200
-NANO = flexivit_nano vit_nano_g8 vit_nano_g15
+# Trains the nano backbones on DATA/pretrain (Tiny ImageNet), which the suite `nano` describes: make nano DATA=DATA
 nano: setup
-	test -n "$(DATA)" || { echo "say where the pictures are: make nano DATA=path/to/tiny-imagenet-200" >&2; exit 2; }
-	for name in $(NANO); do $(BIN)/python -m benchmarks.experiments.pretrain $$name --data "$(DATA)" --images 19200 --lr 1.5e-3 || exit 1; done
-	$(BIN)/python -m benchmarks.experiments.pretrain_report results/runs/pretrain results/runs/nano
+	test -n "$(DATA)" || { echo "say where the pictures are: make nano DATA=DATA_ROOT" >&2; exit 2; }
+	$(BIN)/python run_all.py run nano --data-root "$(DATA)"
+	$(BIN)/python run_all.py report results/runs/nano

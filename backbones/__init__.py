@@ -2,9 +2,10 @@
 
 from typing import Any
 
-_REGISTRY = ("BackboneSpec", "backbone_spec", "build_backbone", "list_backbones", "register_backbone")
-_HOME = {"Features": "backbones.features", "FlexiBackbone": "backbones.flexible"}
-_HOME |= dict.fromkeys(_REGISTRY, "backbones.registry")
+_REGISTRY = ("availability", "backbone_spec", "build_backbone", "list_backbones", "register_backbone")
+_CONTRACT = ("Backbone", "BackboneSpec", "Features", "Normalisation", "WeightsError", "bound")
+_HOME = {"Encoder": "backbones.encoder", "FlexiBackbone": "backbones.flexible"}
+_HOME |= dict.fromkeys(_REGISTRY, "backbones.registry") | dict.fromkeys(_CONTRACT, "backbones.contract")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,47 +6,43 @@ import difflib
 import fnmatch
 import functools
 import importlib
+import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
+
+from backbones.contract import BackboneSpec, WeightsError
+from backbones.trust import check_trusted, trusting
+from backbones.zoo import files
 
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
     from torch import nn
 
-    from backbones.shape import VitShape
-
 GROUP = "flexivit_transfer.backbones"
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What is known of a backbone before it is built.
-
-    `native_grid` None: flexible, runs well at every grid of its training. `shape`: its architecture where that is
-    known without building it, so that a plan can tell costs.
-    """
-
-    name: str
-    build: Callable[..., nn.Module]
-    image_size: int = 240
-    native_grid: int | None = None
-    trained_on: str = ""
-    weights: str = ""
-    licence: str = ""
-    shape: VitShape | None = None
-
+ZOO = ("backbones.zoo.big_vision", "backbones.zoo.nano", "backbones.zoo.scratch")  # each has SPECS
+TIMM = "backbones.zoo.timm_models"  # has spec_of(name) and list_timm(pattern)
+FORMS = "timm:NAME, a weights file (.npz, .safetensors, .pth), module:callable"
 
 _SPECS: dict[str, BackboneSpec] = {}
+_BROKEN: dict[str, str] = {}  # entry points that cannot be loaded, and why
 
 
 def register_backbone(spec: BackboneSpec) -> BackboneSpec:
     """Add a backbone. Raises ValueError where the name is taken by another."""
-    if spec.name in _SPECS and _SPECS[spec.name] != spec:
+    if _own().get(spec.name, spec) != spec:
         raise ValueError(f"backbone {spec.name!r} is already registered")
     _SPECS[spec.name] = spec
     return spec
+
+
+def _own() -> dict[str, BackboneSpec]:
+    """What the project has and what was registered by hand; no entry point is loaded for it."""
+    for module in ZOO:
+        for spec in importlib.import_module(module).SPECS:
+            _SPECS.setdefault(spec.name, spec)
+    return _SPECS
 
 
 @functools.lru_cache(maxsize=4)
@@ -55,13 +51,25 @@ def _entries(group: str, path: tuple[str, ...]) -> EntryPoints:
     return entry_points(group=group)
 
 
+def _load(entry: EntryPoint) -> None:
+    """Register an entry point; one that is broken is told once and passed over."""
+    origin = f"entry point {entry.name!r} of {entry.dist.name if entry.dist else GROUP} ({entry.value})"
+    try:
+        loaded = entry.load()
+        spec = loaded if isinstance(loaded, BackboneSpec) else BackboneSpec(entry.name, loaded)
+        register_backbone(spec)
+    except (Exception, SystemExit) as error:  # whatever a stranger's package does, all others still work
+        reason = (str(error).splitlines() or [""])[0]
+        _BROKEN[entry.name] = f"{origin} cannot be loaded: {type(error).__name__}: {reason}"
+        print(f"warning: {_BROKEN[entry.name]}; passed over", file=sys.stderr)
+
+
 def _known() -> dict[str, BackboneSpec]:
-    importlib.import_module("backbones.zoo")
+    own = _own()
     for entry in _entries(GROUP, tuple(sys.path)):
-        if entry.name not in _SPECS:
-            loaded = entry.load()
-            register_backbone(loaded if isinstance(loaded, BackboneSpec) else BackboneSpec(entry.name, loaded))
-    return _SPECS
+        if entry.name not in own and entry.name not in _BROKEN:
+            _load(entry)
+    return own
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -70,45 +78,134 @@ def list_backbones(pattern: str = "*") -> list[str]:
     Example: `list_backbones("flexivit_b*")`
     """
     if pattern.startswith("timm:"):
-        from backbones.zoo.timm_models import list_timm
-
-        return list_timm(pattern.removeprefix("timm:"))
+        return importlib.import_module(TIMM).list_timm(pattern.removeprefix("timm:"))
     return sorted(fnmatch.filter(_known(), pattern))
 
 
-def backbone_spec(name: str) -> BackboneSpec:
-    """The spec behind a name, a `timm:NAME`, a path to `.npz` or `.safetensors`, or `module:callable`.
+def backbone_spec(name: str, trust: bool = True) -> BackboneSpec:
+    """The spec behind a name, a `timm:NAME`, a path to a weights file, or `module:callable`.
 
-    Raises: ValueError naming the nearest known names.
+    Args: trust: may `module:callable` import that module? False for names that were not typed by the user, such as
+        those in a folder of results.
+
+    Raises: ValueError naming the nearest known names, or why the name cannot be used.
     """
-    known = _known()
-    if name in known:
-        return known[name]
+    if name in (own := _own()):
+        return own[name]
     if name.startswith("timm:"):
-        from backbones.zoo.timm_models import timm_spec
-
-        return timm_spec(name)
-    if ".npz" in name or name.endswith(".safetensors"):
-        from backbones.zoo.files import build_from_file
-
-        return BackboneSpec(name, lambda **options: build_from_file(name, **options), weights=name)
+        return importlib.import_module(TIMM).spec_of(name)
+    if files.is_file_name(name):
+        return files.spec_of(name)
+    if name in (known := _known()):
+        return known[name]
+    if name in _BROKEN:
+        raise ValueError(_BROKEN[name])
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return BackboneSpec(name, getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"backbone {name!r} cannot be imported: {error}") from error
+        with trusting(trust):
+            check_trusted("backbone", name)
+        return BackboneSpec(name, functools.partial(_call, name, _imported(name)))
     near = difflib.get_close_matches(name, known, 3, 0.4)
     hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"
-    raise ValueError(f"no backbone {name!r}; {hint}; also timm:NAME, a path to .npz or .safetensors, module:callable")
+    raise ValueError(f"no backbone {name!r}; {hint}; also {FORMS}")
 
 
-def build_backbone(name: str, **options: Any) -> nn.Module:
-    """Build an image encoder by name.
+def _imported(name: str) -> Callable[..., Any]:
+    """What `module:callable` names: a class of nn.Module, or a function written in Python.
+
+    Raises: ValueError where it cannot be imported or is neither.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        loaded: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            loaded = getattr(loaded, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"backbone {name!r} cannot be imported: {error}") from error
+    from torch import nn
+
+    function = loaded.func if isinstance(loaded, functools.partial) else loaded
+    usable = (
+        issubclass(function, nn.Module)
+        if inspect.isclass(function)
+        else (inspect.isroutine(function) and not inspect.isbuiltin(function))
+    )
+    if not usable:
+        raise ValueError(f"backbone {name!r} is neither a class of torch.nn.Module nor a function that returns one")
+    return loaded
+
+
+def _call(name: str, make: Callable[..., Any], **options: Any) -> nn.Module:
+    from torch import nn
+
+    module = make(**options)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"backbone {name!r} gives {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def build_backbone(name: str, trust: bool = True, **options: Any) -> nn.Module:
+    """Build an image encoder by name; see `backbones.contract.Backbone` for what it offers.
 
     Options of all flexible backbones: `resize`, `filter`, `position_filter` (see `FlexiBackbone`), `pretrained=False`
-    for random weights, `drop_path`, and `num_classes` for a new upstream head.
+    for random weights, `drop_path`, and `num_classes` for a new upstream head. A plain `nn.Module`
+    `(images, grid) -> Features` gets the defaults of `backbones.encoder.Encoder`.
+
+    Args: trust: see `backbone_spec`.
+
+    Raises: ValueError for a name or option that there is not; WeightsError for weights that cannot be had or used.
 
     Example: `features = build_backbone("flexivit_nano")(images, grid=8)`
     """
-    return backbone_spec(name).build(**options)
+    from backbones.encoder import completed
+
+    spec = backbone_spec(name, trust)
+    encoder = completed(spec.build(**options), spec.image_size, spec.native_grid)
+    if encoder.flexible is None and options.get("pretrained", True):
+        encoder.flexible = spec.flexible
+    encoder.pretrained = bool(spec.weights) and bool(options.get("pretrained", True))
+    return encoder
+
+
+def takes_option(name: str, option: str) -> bool:
+    """Whether a backbone can be built with an option, as far as its signature tells.
+
+    Example: `takes_option("flexivit_nano", "drop_path")`
+    """
+    function: Any = backbone_spec(name).build
+    while isinstance(function, functools.partial):
+        # `module:callable` is called through a function of ours that would take anything
+        function = function.args[1] if function.func is _call else function.func
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # written in C
+        return True
+    return option in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
+def availability(name: str, trust: bool = True, **options: Any) -> str | None:
+    """Why a backbone cannot be built here and now, in one line; None where nothing is known to be in the way.
+
+    Weights are neither read nor downloaded: files and caches are looked for, and a server is asked whether it answers
+    where they are not there. timm is imported for its names alone.
+
+    Example: `availability("./mine.npz")  # 'no weights file mine.npz'`
+    """
+    try:
+        if ":" in name and not name.startswith("timm:") and not files.is_file_name(name) and name not in _known():
+            with trusting(trust):
+                check_trusted("backbone", name)
+            return _findable(name)
+        spec = backbone_spec(name, trust)
+        return spec.obstacle(**options) if spec.obstacle else None
+    except (ValueError, WeightsError) as error:
+        return str(error)
+
+
+def _findable(name: str) -> str | None:
+    """Is there such a module? It is not imported, which may take seconds."""
+    module = name.partition(":")[0]
+    try:
+        there = module in sys.modules or importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        there = False
+    return None if there else f"backbone {name!r} cannot be imported: no module {module!r}"

@@ -7,6 +7,8 @@ loses information (32 -> 8 -> 32 is not the identity).
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +22,16 @@ def _resize_plain(image: Tensor, size: tuple[int, int], filter: str) -> Tensor:
     return F.interpolate(image, size=size, mode=filter, align_corners=False, antialias=filter == "bicubic")
 
 
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast off; the meta device knows none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 @functools.lru_cache(maxsize=1024)
 def interpolation_matrix(old: int, new: int, filter: str = "bilinear") -> Tensor:
     """One axis of the image resize as a float64 matrix B `[new, old]`: `resized = B @ signal`."""
     # four equal columns, one kept: torch's antialiased bicubic is wrong on pictures one pixel wide
-    basis = torch.eye(old, dtype=torch.float64)[:, None, :, None].expand(-1, -1, -1, 4).contiguous()
+    basis = torch.eye(old, dtype=torch.float64, device="cpu")[:, None, :, None].expand(-1, -1, -1, 4).contiguous()
     return _resize_plain(basis, (new, 4), filter)[:, 0, :, 0].T.contiguous()
 
 
@@ -71,7 +78,7 @@ def resize_patch_kernel(kernel: Tensor, patch: Size, method: str = "pi", filter:
     size, old = as_pair(patch), (kernel.shape[-2], kernel.shape[-1])
     if size == old:
         return kernel
-    with torch.autocast(kernel.device.type, enabled=False):
+    with _full_precision(kernel.device):
         work = kernel if kernel.dtype == torch.float64 else kernel.float()
         if method == "pi":
             vertical = pseudo_inverse(old[0], size[0], filter, work.dtype, work.device)
@@ -92,7 +99,7 @@ def resize_position_embedding(position: Tensor, grid: Size, filter: str = "bilin
     size = as_pair(grid)
     if size == tuple(position.shape[:2]):
         return position
-    with torch.autocast(position.device.type, enabled=False):
+    with _full_precision(position.device):
         work = position if position.dtype == torch.float64 else position.float()
         planes = work.permute(2, 0, 1)[None]
         resized = F.interpolate(planes, size=size, mode=filter, align_corners=False, antialias=True)

@@ -6,6 +6,7 @@ from tasks.contract import (
     Batch,
     Grid,
     Meter,
+    Metric,
     Options,
     Recipe,
     Task,
@@ -18,7 +19,7 @@ from tasks.contract import (
 from tasks.registry import build_task, list_tasks, register_task, task_class
 
 __all__ = [
-    "Batch", "Frozen", "Grid", "Meter", "Options", "Recipe", "Task", "TaskCard", "TaskError", "View",
+    "Batch", "Frozen", "Grid", "Meter", "Metric", "Options", "Recipe", "Task", "TaskCard", "TaskError", "View",
     "build_task", "list_tasks", "option", "register_task", "task_class", "without_gradients",
 ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
+from backbones.trust import check_trusted
 from tasks.contract import Task, TaskError
 
 GROUP = "flexivit_transfer.tasks"
@@ -61,14 +62,30 @@ def task_class(name: str) -> type[Task]:
         near = difflib.get_close_matches(name, table, 3, 0.4)
         hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(table))}"
         raise TaskError(f"no task {name!r}; {hint}")
-    if hasattr(target, "load"):
-        return target.load()
-    if isinstance(target, str):
-        module, _, attribute = target.partition(":")
+    if name not in table:
         try:
+            check_trusted("task", name)
+        except ValueError as error:
+            raise TaskError(str(error)) from None
+    loaded = _loaded(name, target)
+    if not (isinstance(loaded, type) and issubclass(loaded, Task)):
+        raise TaskError(f"task {name!r} is no class of tasks.Task")
+    return loaded
+
+
+def _loaded(name: str, target: Any) -> Any:
+    """What an entry point or `module:Class` names.
+
+    Raises: TaskError where it cannot be imported, whatever the module raises.
+    """
+    try:
+        if hasattr(target, "load"):
+            return target.load()
+        if isinstance(target, str):
+            module, _, attribute = target.partition(":")
             return getattr(importlib.import_module(module), attribute)
-        except (ModuleNotFoundError, AttributeError) as error:
-            raise TaskError(f"task {name!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"task {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     return target
 
 

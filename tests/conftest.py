@@ -1,6 +1,7 @@
 """Shared by all tests: few threads, where golden values lie, tiny random encoders."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,17 @@ import pytest
 import torch
 
 torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests remember of data is no one else's."""
+    before = os.environ.get("FLEXIVIT_CACHE")
+    os.environ["FLEXIVIT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("FLEXIVIT_CACHE")
+    if before is not None:
+        os.environ["FLEXIVIT_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

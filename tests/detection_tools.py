@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.detection.model.detector import Detector
 
 

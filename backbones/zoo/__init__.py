@@ -1,5 +1,1 @@
-"""The shelves of the registry; importing this package fills it."""
-
-from backbones.zoo import big_vision, nano, scratch
-
-__all__ = ["big_vision", "nano", "scratch"]
+"""The shelves of the registry, which knows them by name: `SPECS` of each, or `spec_of(name)` of a family."""

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.download import fetch
-from backbones.registry import BackboneSpec, register_backbone
-from backbones.shape import VitShape
+from backbones.contract import BackboneSpec
+from backbones.weights import download
+from backbones.zoo.shapes import SIZES
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
 
 BUCKET = "https://storage.googleapis.com/big_vision/flexivit"
 LICENCE = "Apache-2.0"
-
-# buffers 32x32 and 7x7 as their authors state (big_vision issues 30 and 31); a file's own shapes win
-SIZES = {
-    "s": VitShape(384, 12, 6, 1536, (32, 32), (7, 7), True, "token", 1000),
-    "b": VitShape(768, 12, 12, 3072, (32, 32), (7, 7), True, "token", 1000),
-    "l": VitShape(1024, 24, 16, 4096, (32, 32), (7, 7), True, "token", 1000),
-}
 
 
 def _build(
@@ -35,32 +29,45 @@ def _build(
     num_classes: int | None = None,
     **options: Any,
 ) -> FlexiBackbone:
-    from backbones.zoo.files import build_from_npz, build_from_shape  # timm takes seconds to import
+    from backbones.zoo.architecture import build_from_shape  # timm takes seconds to import
+    from backbones.zoo.files import build_from_npz
 
     shape = SIZES[size]
     if pretrained:
-        found = path or str(fetch(f"{BUCKET}/{file}", checksum))
-        return build_from_npz(found, 240, native, drop_path, num_classes, expected=shape, **options)
+        weights = path or str(download.fetch(f"{BUCKET}/{file}", checksum))
+        return build_from_npz(weights, 240, native, drop_path, num_classes, expected=shape, **options)
     classes = (21843 if "i21k" in file else 1000) if num_classes is None else num_classes
     return build_from_shape(replace(shape, classes=classes), 240, native, drop_path, **options)
 
 
-def _register(name: str, file: str, size: str, trained_on: str, native: int | None = None) -> None:
-    build = partial(_build, file, size, native or 15)
-    register_backbone(BackboneSpec(name, build, 240, native, trained_on, f"{BUCKET}/{file}", LICENCE, SIZES[size]))
+def _obstacle(file: str, pretrained: bool = True, path: str | None = None, **options: Any) -> str | None:
+    if not pretrained:
+        return None
+    if path is not None:
+        return None if Path(path).is_file() else f"no weights file {path}"
+    return download.obstacle(f"{BUCKET}/{file}")
 
 
-for _size in "sbl":
-    _register(f"flexivit_{_size}_i1k", f"flexivit_{_size}_i1k.npz", _size, "ImageNet-1k, 1200 epochs, DeiT III teacher")
-    for _epochs in (600, 300, 90):
-        _register(
-            f"flexivit_{_size}_i1k_{_epochs}ep", f"flexivit_{_size}_i1k_{_epochs}ep.npz", _size,
-            f"ImageNet-1k, {_epochs} epochs, DeiT III teacher",
-        )  # fmt: skip
-for _epochs in (90, 300, 1000):
-    _name = f"flexivit_b_i21k_{_epochs}ep"
-    _register(_name, f"{_name}.npz", "b", f"ImageNet-21k, {_epochs} epochs")
-for _patch, _grid in ((16, 15), (30, 8)):
-    _register(
-        f"vit_b{_patch}_i21k", f"vit_b{_patch}_i21k_300ep.npz", "b", "ImageNet-21k, 300 epochs, fixed grid", _grid
-    )
+def _spec(name: str, file: str, size: str, trained_on: str, native: int | None = None) -> BackboneSpec:
+    return BackboneSpec(
+        name, partial(_build, file, size, native or 15), 240, native, trained_on, f"{BUCKET}/{file}", LICENCE,
+        SIZES[size], flexible=native is None, obstacle=partial(_obstacle, file),
+    )  # fmt: skip
+
+
+def _specs() -> list[BackboneSpec]:
+    specs = []
+    for size in "sbl":
+        for epochs, ending in ((1200, ""), (600, "_600ep"), (300, "_300ep"), (90, "_90ep")):
+            name = f"flexivit_{size}_i1k{ending}"
+            specs.append(_spec(name, f"{name}.npz", size, f"ImageNet-1k, {epochs} epochs, DeiT III teacher"))
+    for epochs in (90, 300, 1000):
+        name = f"flexivit_b_i21k_{epochs}ep"
+        specs.append(_spec(name, f"{name}.npz", "b", f"ImageNet-21k, {epochs} epochs"))
+    for patch, grid in ((16, 15), (30, 8)):
+        name = f"vit_b{patch}_i21k"
+        specs.append(_spec(name, f"{name}_300ep.npz", "b", "ImageNet-21k, 300 epochs, fixed grid", grid))
+    return specs
+
+
+SPECS = _specs()

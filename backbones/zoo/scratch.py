@@ -6,11 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backbones.contract import BackboneSpec, VitShape
 from backbones.grids import Size, as_pair
-from backbones.registry import BackboneSpec, register_backbone
-from backbones.shape import VitShape
-from backbones.zoo.big_vision import SIZES
-from backbones.zoo.nano import SHAPE
+from backbones.zoo.shapes import NANO, SIZES
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
@@ -21,10 +19,10 @@ def _build(
     positions: Size | None = None, num_classes: int | None = None, **options: Any,
 ) -> FlexiBackbone:  # fmt: skip
     """`patch`, `positions`: sizes of the stored kernel and of the position grid. Raises ValueError if pretrained."""
-    from backbones.zoo.files import build_from_shape  # timm takes seconds to import, a plan needs only names
+    from backbones.zoo.architecture import build_from_shape  # timm takes seconds to import, a plan needs only names
 
-    if pretrained:
-        raise ValueError("there are no weights of an architecture that starts from scratch; leave pretrained out")
+    if problem := _obstacle(pretrained):
+        raise ValueError(problem)
     shape = replace(
         shape, patch=as_pair(patch or shape.patch), positions=as_pair(positions or shape.positions),
         classes=shape.classes if num_classes is None else num_classes,
@@ -32,10 +30,16 @@ def _build(
     return build_from_shape(shape, **{"image_size": side, "native_grid": native, **options})
 
 
-for _name, _shape, _side, _native in (("nano", SHAPE, 120, 8), *((n, s, 240, 15) for n, s in SIZES.items())):
-    register_backbone(
-        BackboneSpec(
-            f"flexivit_{_name}_scratch", partial(_build, _shape, _side, _native), _side,
-            trained_on="nothing: random weights", shape=_shape,
-        )
-    )  # fmt: skip
+def _obstacle(pretrained: bool = False, **options: Any) -> str | None:
+    said = "there are no weights of an architecture that starts from scratch; leave pretrained out"
+    return said if pretrained else None
+
+
+# whether one is flexible is decided by the grids that it will be trained at
+SPECS = [
+    BackboneSpec(
+        f"flexivit_{name}_scratch", partial(_build, shape, side, native), side,
+        trained_on="nothing: random weights", shape=shape, obstacle=_obstacle,
+    )
+    for name, shape, side, native in (("nano", NANO, 120, 8), *((n, s, 240, 15) for n, s in SIZES.items()))
+]  # fmt: skip

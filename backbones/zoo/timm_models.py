@@ -1,55 +1,167 @@
-"""`timm:NAME`: any timm VisionTransformer (DINOv2, CLIP, SigLIP, DeiT III, MAE, ...) or Eva (EVA-02, DINOv3)."""
+"""`timm:NAME`: any timm VisionTransformer (DINOv2, CLIP, SigLIP, DeiT III, MAE, ...) or Eva (EVA-02, DINOv3).
+
+`timm:hf-hub:ORG/MODEL` and `timm:local-dir:FOLDER` take a repository or a folder in timm's form.
+"""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
+import json
+import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models import PretrainedCfg
 
-from backbones.download import WeightsError
-from backbones.features import Normalisation
+from backbones.contract import BackboneSpec, Normalisation, WeightsError
 from backbones.flexible import FlexiBackbone
-from backbones.registry import BackboneSpec
+from backbones.weights import download
+from backbones.zoo.big_vision import SPECS as PUBLISHED
+from backbones.zoo.state_dicts import build_by_name
+
+PREFIX = "timm:"
+SOURCES = ("hf-hub:", "local-dir:")
+MODULES = ("vision_transformer", "eva", "deit")  # of timm, whose models are a VisionTransformer or an Eva
+FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
 
 def list_timm(pattern: str = "*") -> list[str]:
     """`timm:` names of the ViT families."""
-    names = [n for module in ("vision_transformer", "eva", "deit") for n in timm.list_models(module=module)]
-    return [f"timm:{n}" for n in sorted(fnmatch.filter(names, pattern or "*"))]
+    return [f"{PREFIX}{n}" for n in sorted(fnmatch.filter(_architectures(), pattern or "*"))]
+
+
+@functools.lru_cache(maxsize=1)
+def _architectures() -> list[str]:
+    return [n for module in MODULES for n in timm.list_models(module=module)]
 
 
 def _build(
-    name: str, pretrained: bool = True, drop_path: float = 0.0, num_classes: int | None = None, **options: Any
+    name: str,
+    pretrained: bool = True,
+    drop_path: float = 0.0,
+    num_classes: int | None = None,
+    path: str | None = None,
+    prefix: str | None = None,
+    strict: bool = True,
+    **options: Any,
 ) -> FlexiBackbone:
+    """`path`, `prefix`, `strict`: weights from a file instead of timm's, see `build_from_checkpoint`."""
     keywords: dict[str, Any] = {"drop_path_rate": drop_path}
     if num_classes is not None:
         keywords["num_classes"] = num_classes
+    if path is not None:
+        trunk = build_by_name(name, path, prefix, strict, **keywords)
+        return FlexiBackbone(trunk, _normalisation(trunk), **options)
+    if pretrained and not name.startswith(SOURCES) and not _config(name).has_weights:
+        raise WeightsError(f"timm has no weights for {name!r}; pass pretrained=False for random ones")
     try:
         trunk = timm.create_model(name, pretrained=pretrained, **keywords)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         if not pretrained:
-            raise
-        raise WeightsError(
-            f"timm cannot get the weights of {name!r} ({str(error).splitlines()[0]}); fetch them on a machine with a "
-            "network (they land in HF_HOME) or pass pretrained=False"
-        ) from error
-    if pretrained and not trunk.pretrained_cfg.get("hf_hub_id") and not trunk.pretrained_cfg.get("url"):
-        print(f"warning: timm has no weights for {name!r}; they are random")
-    config = trunk.pretrained_cfg
-    return FlexiBackbone(trunk, Normalisation(tuple(config["mean"]), tuple(config["std"])), **options)
+            raise ValueError(f"timm cannot make {name!r}: {reason}") from error
+        local = name.startswith("local-dir:")
+        hint = (
+            "" if local else "; fetch them on a machine with a network (they land in HF_HOME) or pass pretrained=False"
+        )
+        raise WeightsError(f"timm cannot get the weights of {name!r} ({reason}){hint}") from error
+    encoder = FlexiBackbone(trunk, _normalisation(trunk), **options)
+    if pretrained and not name.startswith(SOURCES):
+        encoder.flexible = _flexible(_config(name))
+    return encoder
 
 
-def timm_spec(name: str) -> BackboneSpec:
-    """Spec of `timm:NAME`. Raises ValueError with the nearest timm names."""
-    short = name.removeprefix("timm:")
+def _normalisation(trunk: Any) -> Normalisation:
+    return Normalisation(tuple(trunk.pretrained_cfg["mean"]), tuple(trunk.pretrained_cfg["std"]))
+
+
+def _config(name: str) -> PretrainedCfg:
+    """timm's own description of a name with or without a tag. Raises ValueError naming the tags that there are."""
+    architecture, _, tag = name.partition(".")
+    try:
+        return timm.get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError:
+        tags = ", ".join(n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise ValueError(f"timm has no weights {tag!r} of {architecture!r}; its tags: {tags}") from None
+
+
+def _flexible(config: PretrainedCfg) -> bool:
+    """Were these weights trained at many patch sizes? Only files of the FlexiViT authors were, of all that timm has."""
+    return any(s.weights == config.url and s.flexible for s in PUBLISHED)
+
+
+def spec_of(name: str) -> BackboneSpec:
+    """Spec of `timm:NAME`. Raises ValueError with the nearest timm names, or the tags of an architecture."""
+    short = name.removeprefix(PREFIX)
+    if short.startswith(SOURCES):
+        config = _own_config(short)
+        size = config.get("input_size", (3, 224, 224))[-1]
+        return BackboneSpec(name, partial(_build, short), size, weights=short, obstacle=partial(_obstacle, short))
     architecture = short.split(".")[0]
-    if not timm.is_model(architecture):
-        known = [n.removeprefix("timm:") for n in list_timm()]
-        near = difflib.get_close_matches(architecture, known, 3, 0.4)
-        raise ValueError(f"timm has no model {short!r}; nearest: {', '.join(near) or 'none'}")
-    config = timm.get_pretrained_cfg(short)
-    size = config.input_size[-1] if config else 224
-    return BackboneSpec(name, partial(_build, short), size, weights=f"timm {short}", licence="see its model card")
+    if architecture not in _architectures():
+        near = difflib.get_close_matches(architecture, _architectures(), 3, 0.4)
+        what = "is no VisionTransformer or Eva" if timm.is_model(architecture) else "is not a model of timm"
+        raise ValueError(f"{short!r} {what}; nearest: {', '.join(near) or 'none'}")
+    config = _config(short)
+    return BackboneSpec(
+        name, partial(_build, short), config.input_size[-1], trained_on=config.tag or "", weights=f"timm {short}",
+        licence=config.license or "see its model card", flexible=_flexible(config), channels=config.input_size[0],
+        obstacle=partial(_obstacle, short),
+    )  # fmt: skip
+
+
+def _own_config(name: str) -> dict[str, Any]:
+    """`pretrained_cfg` of a `local-dir:` or a cached `hf-hub:` model; empty where it is not at hand."""
+    source, _, place = name.partition(":")
+    try:
+        file = Path(place, "config.json") if source == "local-dir" else _in_hub_cache(place, ("config.json",))
+        read = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        return {**read, **read.get("pretrained_cfg", {})}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _in_hub_cache(repository: str, files: tuple[str, ...]) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = repository.partition("@")
+    paths = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
+    return next((p for p in paths if isinstance(p, str)), None)
+
+
+def _obstacle(name: str, pretrained: bool = True, path: str | None = None, **options: Any) -> str | None:
+    if path is not None:
+        return None if Path(path).is_file() else f"no weights file {path}"
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        folder = Path(place)
+        if not (folder / "config.json").is_file():
+            return f"no {folder / 'config.json'}: a local-dir of timm has its config beside its weights"
+        weights = any(file.suffix in (".safetensors", ".pth", ".bin") for file in folder.iterdir())
+        return None if weights or not pretrained else f"no weights (.safetensors, .pth, .bin) in {folder}"
+    if not pretrained and source != "hf-hub":
+        return None
+    if source == "hf-hub":
+        return _hub_obstacle(place, "config.json")
+    config = _config(name)
+    if config.hf_hub_id:
+        return _hub_obstacle(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+    if config.url:
+        return download.obstacle(config.url if isinstance(config.url, str) else config.url[0])
+    return f"timm has no weights for {name!r}; pass pretrained: false for random ones"
+
+
+def _hub_obstacle(repository: str, file: str) -> str | None:
+    if _in_hub_cache(repository, tuple(dict.fromkeys((file, *FILES)))):
+        return None
+    absent = f"the weights of {repository!r} are not in the Hugging Face cache"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return f"{absent} and HF_HUB_OFFLINE is set"
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    problem = download.unreachable(endpoint)
+    where = "fetch them on a machine with a network and bring its HF_HOME"
+    return problem and f"{absent} and {endpoint} cannot be reached ({problem}); {where}"

@@ -10,7 +10,9 @@ python run_all.py score segmentation --predictions DIR --annotations DIR --num-c
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Container
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.cli.bench import bench
+from benchmarks.cli.conformance import check_backbone, check_task
+from benchmarks.cli.errors import run_verb
 from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.report import AsJson, compare, report
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
 from benchmarks.cli.use import use
@@ -29,8 +34,12 @@ app.add_typer(score, name="score")
 app.add_typer(use, name="use")
 app.command()(run)
 app.command()(bench)
-check = typer.Typer(help="Check data or a task before a long run.", no_args_is_help=True)
+app.command()(report)
+app.command()(compare)
+check = typer.Typer(help="Check data, a task or a backbone before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
+check.command(name="task")(check_task)
+check.command(name="backbone")(check_backbone)
 
 
 class Listing(StrEnum):
@@ -39,11 +48,18 @@ class Listing(StrEnum):
     suites = "suites"
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"flexivit-transfer {version('flexivit-transfer')}")
+        raise typer.Exit
 
 
 @app.callback()
-def verbs() -> None:
+def verbs(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
     """Does one flexible ViT replace my fixed ones, on my task, at my budget?"""
 
 
@@ -61,16 +77,22 @@ def list_(
     if not rows:
         raise ValueError(f"no {what.value} match {pattern!r}; try: run_all.py ls {what.value}")
     columns = list(rows[0])
-    widths = [max(len(str(r[c] or "-")) for r in [*rows, dict(zip(columns, columns, strict=True))]) for c in columns]
-    for row in [dict(zip(columns, columns, strict=True)), *rows]:
-        print("  ".join(str(row[c] or "-").ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+    table = [columns, *([_shown(r[c]) for c in columns] for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+
+
+def _shown(value: Any) -> str:
+    """A cell of a listing: what is not known is a dash."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value or "-")
 
 
 def _backbones(pattern: str) -> list[dict[str, Any]]:
     from backbones import backbone_spec, list_backbones
 
     specs = [backbone_spec(name) for name in list_backbones(pattern)]
-    keys = ("name", "image_size", "native_grid", "trained_on", "weights", "licence")
+    keys = ("name", "image_size", "native_grid", "flexible", "trained_on", "weights", "licence")
     return [{k: getattr(s, k) for k in keys} for s in specs]
 
 
@@ -87,7 +109,11 @@ def _suites(pattern: str) -> list[dict[str, Any]]:
 
     from benchmarks.engine.suite import list_suites
 
-    found = {n: yaml.safe_load(p.read_text()) for n, p in list_suites().items() if fnmatch.fnmatch(n, pattern)}
+    found = {
+        n: yaml.safe_load(p.read_text(encoding="utf-8"))
+        for n, p in list_suites().items()
+        if fnmatch.fnmatch(n, pattern)
+    }
     return [
         {"name": name, "tasks": len(raw["tasks"]), "description": raw["description"]} for name, raw in found.items()
     ]
@@ -100,27 +126,49 @@ def plan(
     data_root: DataRoot = Path("data"),
     settings: Set = None,
     only: Only = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or the name of a device in the table of rates.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or a device in the table of rates; default: as `run` would take.")
+    ] = "",
+    precision: Annotated[str, typer.Option(help="Of the run: no or bf16; default: bf16 on a GPU.")] = "",
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count rows that passed over pictures.")] = False,
     rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
+    margin: Annotated[
+        float | None, typer.Option(help="Also which pictures and seeds would decide it: points for per cent.")
+    ] = None,
+    discordant: Annotated[
+        float, typer.Option(min=0, max=100, help="Assumed where no rows are: per cent of samples two models differ in.")
+    ] = 20.0,
+    seed_sd: Annotated[float, typer.Option(min=0, help="Assumed where no rows are: points between runs.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Every cell: done, to do, or blocked and by what; its cost. Starts nothing.
 
     Example: run_all.py plan paper/transfer_table --data-root DATA --json
     """
+    from benchmarks.cost.rates import device_here
     from benchmarks.engine.plan import plan as planned
     from benchmarks.engine.suite import load_suite
     from benchmarks.store import Store
+    from tasks.data.checks.progress import progress_shown
 
     found = load_suite(suite, data_root, settings or [], listed(only))
-    store = Store(folder_of(suite, out))
-    cells = planned(found, store, data_root, device, rates=rates)
+    store, device = Store(folder_of(suite, out)), device or device_here()
+    with progress_shown():
+        cells = planned(found, store, data_root, device, rates=rates, precision=precision, skip_broken=skip_broken)
+    foreseen = []
+    if margin is not None:
+        from benchmarks.report.foresight import Assumptions, foresee
+
+        foreseen = foresee(found, store, data_root, margin, Assumptions(discordant / 100, seed_sd / 100))
     if as_json:
-        print(json.dumps({"suite": found.name, "cells": [c.as_json() for c in cells]}, indent=1))
+        told = {"suite": found.name, "cells": [c.as_json() for c in cells]}
+        print(json.dumps(told | ({"margins": [f.as_json() for f in foreseen]} if foreseen else {}), indent=1))
         return
     for entry in cells:
         hours = "" if entry.hours is None else f"  {entry.macs / 1e9:.0f} GMACs, about {entry.hours:.2f} h"
         print(f"{entry.state:8}{entry.cell.label}{hours}")
+        for text in entry.notes:
+            print(f"        {text}")
     for text in dict.fromkeys(m for c in cells for m in c.missing):
         print(f"missing: {text}")
     counts = {s: sum(c.state == s for c in cells) for s in ("done", "to do", "blocked")}
@@ -128,39 +176,15 @@ def plan(
     kinds = {c.rate for c in cells if c.rate}
     how = "; an assumed speed, nothing was measured there (bench --rates)" if "assumed" in kinds else ""
     print(", ".join(f"{n} {s}" for s, n in counts.items()) + f"; about {total:.1f} h on {device}{how}")
-
-
-@app.command()
-def report(
-    out: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    within: Annotated[float, typer.Option(min=0, help="Points that a cheaper choice may lose.")] = 1.0,
-    latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
-    to: Annotated[Path | None, typer.Option(help="Also README, plots and CSV to be kept, there.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """The page, tables and plots of a run, in OUT/report.  Example: run_all.py report results/runs/mini --within 0.5"""
-    from benchmarks.report.build import latency_lines, write_measured, write_report
-    from benchmarks.report.tables import markdown, newest
-    from benchmarks.store import Store
-
-    store = Store(out)
-    if not (rows := store.rows()):
-        raise ValueError(f"no rows in {out / 'rows.jsonl'}; run a suite with --out {out} first")
-    if as_json:
-        print(json.dumps(newest(rows), indent=1))
-        return
-    if latency is not None:
-        print("\n".join(latency_lines(rows, latency)))
-        return
-    if to is not None:
-        write_measured(store, to, within / 100)
-    folder = write_report(store, within / 100)
-    print(markdown(rows) + f"\nwritten to {folder}: page.html, tables.md, tables.tex, rows.csv, plots")
+    if foreseen:
+        print("\n".join(["", *(f.line() for f in foreseen)]))
+        if any(f.basis == "assumed" and f.decidable is not None for f in foreseen):
+            print(f"assumed: models differ in {discordant:g} % of the samples, runs by {seed_sd:g} points (sd)")
 
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="acceleration, pi_resize or representations.")],
+    name: Annotated[str, typer.Argument(help="pi_resize or representations.")],
     scale: Annotated[str, typer.Argument(help="demo, mini or paper.")] = "mini",
     data_root: DataRoot = Path("data"),
     out: Out = None,
@@ -172,7 +196,7 @@ def study(
 
     folder = out or Path("results/runs/studies") / name
     run_study(name, scale, data_root / "pretrain", folder, device, settings or [])
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -194,26 +218,30 @@ def prepare(
 
 @check.command(name="data")
 def check_data(
-    names: Annotated[list[str] | None, typer.Argument(help="Data sets, or one suite; none: all known sets.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Data sets, folders or files of your own, or one suite; none: all known.")
+    ] = None,
     data_root: DataRoot = Path("data"),
     only: Only = None,
     as_json: AsJson = False,
 ) -> None:
-    """Is the data there, whole and readable? For what is missing: where it is to be had, and what to do.
+    """Is the data there, whole and right? Looks at every picture and label as a run would, and remembers it.
 
-    Example: run_all.py check data cars98 voc21 --data-root DATA
+    Example: run_all.py check data cars98 my/photos/ --data-root DATA
     """
     from benchmarks.engine.suite import list_suites
     from benchmarks.prepare.check import check_sets, known_sets
+    from tasks.data.checks.progress import progress_shown
 
     names, known = names or [], {name for _, name in known_sets()}
-    if len(names) == 1 and names[0] not in known and (names[0] in list_suites() or names[0].endswith(".yaml")):
+    if len(names) == 1 and names[0] not in known and _is_suite(names[0], data_root, list_suites()):
         _check_suite(names[0], data_root, only)
     found = []
-    for one in check_sets(names, data_root):
-        found.append(one)
-        if not as_json:
-            print("\n".join(one.lines()), flush=True)
+    with progress_shown():
+        for one in check_sets([_under(name, data_root) for name in names], data_root):
+            found.append(one)
+            if not as_json:
+                print("\n".join(one.lines()), flush=True)
     if as_json:
         import dataclasses
 
@@ -224,41 +252,44 @@ def check_data(
     raise typer.Exit(int(any(one.state == "wrong" or (names and one.state != "ok") for one in found)))
 
 
+def _is_suite(name: str, data_root: Path, suites: Container[str]) -> bool:
+    """A name of a suite, or a YAML file that has tasks: a set card is YAML too."""
+    import yaml
+
+    if name in suites:
+        return True
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml") or (data_root / name).is_file() and not path.is_file():
+        return False
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return True  # the reader of suites says what is the matter
+    return not (isinstance(content, dict) and "licence" in content)
+
+
+def _under(name: str, data_root: Path) -> str:
+    """A path relative to the data root; paths from here are taken too where nothing of the name is there."""
+    here = Path(name)
+    if not here.exists() or (data_root / name).exists():
+        return name
+    return os.path.relpath(here, data_root) + "/" * here.is_dir()
+
+
 def _check_suite(suite: str, data_root: Path, only: list[str] | None) -> None:
-    from benchmarks.engine.plan import cell_task, missing_of
-    from benchmarks.engine.suite import load_suite
+    from benchmarks.engine.plan import missing_of
+    from benchmarks.engine.suite import cell_task, load_suite
+    from tasks.data.checks.progress import progress_shown
 
     found = load_suite(suite, data_root, only=listed(only))
-    missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
+    with progress_shown():
+        missing = dict.fromkeys(m for c in found.cells for m in missing_of(cell_task(c, data_root), c.splits))
     for text in missing:
         print(f"missing: {text}")
     print(f"{len(missing)} missing" if missing else "all there")
     raise typer.Exit(1 if missing else 0)
 
 
-@check.command(name="task")
-def check_task(
-    name: Annotated[str, typer.Argument(help="A task's name or module:Class.")],
-    data_root: DataRoot = Path("data"),
-    options: Annotated[str, typer.Option(help="The task's options as JSON or YAML.")] = "{}",
-    grids: Annotated[str, typer.Option(help="Two grids, separated by a comma.")] = "4,8",
-) -> None:
-    """Does an adapter keep the contract?  Example: run_all.py check task my_package:Depth"""
-    import yaml
-
-    from benchmarks.engine.conformance import check_task as prove
-    from tasks import build_task
-
-    found = prove(build_task(name, data_root, yaml.safe_load(options)), tuple(int(g) for g in grids.split(",")))
-    for line in found:
-        print(line)
-    raise typer.Exit(1 if any(line.startswith("FAIL") for line in found) else 0)
-
-
 def main() -> None:
     """Run a verb; what a user can mend is one line on standard error and exit status 2."""
-    try:
-        app()
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(run_verb(app))

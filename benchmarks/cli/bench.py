@@ -65,7 +65,7 @@ def bench(
     )
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(f"# Speed at each grid\n\n{text}\n")
+        out.write_text(f"# Speed at each grid\n\n{text}\n", encoding="utf-8")
     print(json.dumps(found, indent=1) if as_json else text)
 
 

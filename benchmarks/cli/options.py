@@ -15,6 +15,9 @@ Only = Annotated[
     list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, data=, seed=; wildcards, a|b.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Import tasks and backbones that rows name as module:callable: they are code.")
+]
 
 
 def folder_of(suite: str, out: Path | None) -> Path:

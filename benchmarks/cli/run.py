@@ -43,6 +43,9 @@ def run(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Pass over unreadable pictures; rows say how many.")
     ] = False,
+    resident_gib: Annotated[
+        float, typer.Option(min=0, help="GiB for small pictures held where the model computes, of tasks that offer it.")
+    ] = 2.0,
     executor: Annotated[Where, typer.Option(help="Here, or as jobs of a Slurm cluster.")] = Where.local,
     partition: Annotated[str | None, typer.Option(rich_help_panel=CLUSTER, help="Default: the cluster's.")] = None,
     time: Annotated[
@@ -79,7 +82,9 @@ def run(
     from benchmarks.engine.suite import load_suite
 
     found = load_suite(suite, data_root, settings or [], listed(only))
-    options = RunOptions(device, precision, every, batch, token_budget, workers, compile, tensorboard, skip_broken)
+    options = RunOptions(
+        device, precision, every, batch, token_budget, workers, compile, tensorboard, skip_broken, resident_gib
+    )
     work = Work(found, folder_of(suite, out), data_root, options)
     if here:
         raise typer.Exit(local.run(work, places[1:]))  # helpers start only now: a wrong name is said once

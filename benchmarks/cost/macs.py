@@ -4,49 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from backbones import backbone_spec, build_backbone
+from backbones.cost import macs, shape_macs
 from backbones.grids import Grid, parse_schedule
-from backbones.shape import VitShape
 from benchmarks.cost.rates import Rate, assumed_speed, device_key, nearest
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
-
-
-def macs(encoder: nn.Module, grid: Grid) -> int:
-    """Multiply-adds of one image at a grid: matrices, attention and patches, without the kernel's resize.
-
-    Works on a backbone built on the `meta` device too. Backbones that are no timm ViT raise AttributeError.
-
-    Example: `macs(build_backbone("flexivit_nano"), (15, 15))`
-    """
-    from torch import nn
-
-    trunk, side = encoder.trunk, encoder.image_size
-    matrices = sum(m.weight.numel() for m in trunk.blocks.modules() if isinstance(m, nn.Linear))
-    tokens = grid[0] * grid[1] + trunk.num_prefix_tokens
-    return _vit_macs(tokens, matrices, trunk.embed_dim, len(trunk.blocks), side)
-
-
-def _vit_macs(tokens: int, matrices: int, width: int, depth: int, side: tuple[int, int]) -> int:
-    attention = 2 * tokens * width * depth
-    return int(tokens * (matrices + attention) + 3 * width * side[0] * side[1])
-
-
-def shape_macs(shape: VitShape, grid: Grid, side: tuple[int, int]) -> int:
-    """`macs` of an architecture that is not built.
-
-    Example: `shape_macs(backbone_spec("flexivit_l_i1k").shape, (15, 15), (240, 240))`
-    """
-    tokens = grid[0] * grid[1] + (shape.pool == "token")
-    matrices = shape.depth * (4 * shape.width**2 + 2 * shape.width * shape.mlp)
-    return _vit_macs(tokens, matrices, shape.width, shape.depth, side)
 
 
 @functools.lru_cache(maxsize=64)
@@ -63,24 +32,35 @@ def _outline(name: str, options: str) -> nn.Module | None:
 
 def macs_of(name: str, options: Mapping[str, Any], grid: Grid, side: int) -> int | None:
     """MACs by name, for a plan; None where they cannot be known without weights."""
-    if name.startswith("timm:") or name.endswith((".npz", ".safetensors")):
-        return None
     if (shape := backbone_spec(name).shape) is not None:
         return shape_macs(shape, grid, (side, side))
-    encoder = _outline(name, json.dumps(dict(options), sort_keys=True))
-    if encoder is None or not hasattr(encoder, "trunk"):
+    return _counted(name, json.dumps(dict(options), sort_keys=True), grid, side)
+
+
+@functools.lru_cache(maxsize=1024)
+def _counted(name: str, options: str, grid: Grid, side: int) -> int | None:
+    encoder = _outline(name, options)
+    try:
+        return None if encoder is None else macs(encoder, grid, side)
+    except Exception:  # a plug-in's forward pass may fail without values; the run will say so
         return None
-    encoder.image_size = (side, side)
-    return macs(encoder, grid)
 
 
 def estimate(
-    cell: Any, steps: int, batch: int, images: int | None, side: int, device: str, rows: list[Any], rates: list[Rate]
+    cell: Any,
+    steps: int,
+    batch: int,
+    images: int | None,
+    side: int,
+    device: str,
+    own: float | None,
+    rates: list[Rate],
 ) -> dict[str, Any]:
     """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
 
-    `rows`: measured in this folder; else `measured`: the nearest model and grid that `bench --rates` saw on the device,
-    training and evaluation each by their own; else `assumed`. Heads, text towers, teachers and decoding are left out.
+    `rows`: `own`, the MACs a second that rows of this folder have; else `measured`: the nearest model and grid that
+    `bench --rates` saw on the device, training and evaluation each by their own; else `assumed`. Heads, text towers,
+    teachers and decoding are left out.
     """
     grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
     views = [v.grid for v in cell.views]
@@ -93,8 +73,8 @@ def estimate(
     seconds, source = total / assumed_speed(device, rates), "assumed"
     shape = backbone_spec(cell.backbone).shape
     found = {g: nearest(rates, device_key(device), shape, g) for g in needed} if shape and rates else {}
-    if own := [c["macs_per_second"] for r in rows if (c := r.get("cost") or {}).get("macs_per_second")]:
-        seconds, source = total / statistics.median(own), "rows"
+    if own:
+        seconds, source = total / own, "rows"
     elif found and all(found.values()) and all(found[g].training for g in grids):
         seconds = sum(count / found[g].training for g, count in trained.items())
         seconds, source = seconds + sum(count / found[g].forward for g, count in evaluated), "measured"

@@ -11,10 +11,11 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from backbones.contract import VitShape
 from backbones.grids import Grid
-from backbones.shape import VitShape
 from benchmarks.store import write_atomically
 
 FILE = Path(__file__).parent / "rates.json"
@@ -63,10 +64,23 @@ def device_key(device: str) -> str:
     return f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
 
 
+def device_here() -> str:
+    """The device that a run takes where none is asked for: cuda where this torch can see a GPU. Without torch.
+
+    Example: with CUDA_VISIBLE_DEVICES="" it is "cpu"
+    """
+    try:
+        built_for_cpu = "+cpu" in version("torch")
+    except PackageNotFoundError:
+        built_for_cpu = True
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return "cpu" if built_for_cpu or hidden or _gpu() is None else "cuda"
+
+
 def _processor() -> str:
     about = Path("/proc/cpuinfo")
     if about.is_file():
-        for line in about.read_text().splitlines():
+        for line in about.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == "model name":
                 return value.strip()
@@ -77,7 +91,7 @@ def _gpu() -> str | None:
     if not (command := shutil.which("nvidia-smi")):
         return None
     asked = [command, "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
+    found = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace").stdout.splitlines()
     return found[0].strip() if found else None
 
 
@@ -89,7 +103,7 @@ def read_rates(path: Path = FILE) -> list[Rate]:
     if not path.is_file():
         return []
     try:
-        return [Rate(**entry) for entry in json.loads(path.read_text())]
+        return [Rate(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no table of `bench --rates` ({error}); remove it, or measure anew") from error
 
@@ -99,7 +113,7 @@ def keep_rates(path: Path, measured: Iterable[Rate]) -> None:
     table = {rate.identity: rate for rate in [*read_rates(path), *measured]}
     lines = ",\n".join(json.dumps(asdict(table[key])) for key in sorted(table))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda partial: partial.write_text(f"[\n{lines}\n]\n"))
+    write_atomically(path, lambda partial: partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8"))
 
 
 def assumed_speed(device: str, rates: Iterable[Rate]) -> float:

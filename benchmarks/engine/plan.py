@@ -3,142 +3,134 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backbones.registry import availability
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import FILE, read_rates
-from benchmarks.engine.suite import Cell, Suite
-from benchmarks.store import Row, Store, key_of
+from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
+from benchmarks.engine.suite import Cell, Suite, cell_task, recipe_of
+from benchmarks.store import Store, key_of
 from tasks import build_task
-from tasks.contract import Recipe, Task, TaskError, View
+from tasks.contract import Task
+from tasks.data.checks.of_task import findings_of
 
 
 @dataclass
 class Planned:
-    """A cell and what is known of it. `state`: done, to do, or blocked (`missing` says by what)."""
+    """A cell and what is known of it.
+
+    Args:
+        state: done, to do, or blocked. missing: by what it is blocked, a line each.
+        rows_done: keys of its rows. notes: what follows from its recipe, such as candidates that compete.
+        macs, hours: its cost. rate: where the speed is from, see `estimate`.
+    """
 
     cell: Cell
     state: str
     missing: list[str]
     rows_done: list[str]
+    notes: list[str] = field(default_factory=list)
     macs: int | None = None
     hours: float | None = None
-    rate: str | None = None  # where the speed is from, see `estimate`
+    rate: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         cell = self.cell
         return {
             "suite": cell.suite, "task": cell.task, "options": dict(cell.options), "backbone": cell.backbone,
-            "train_grid": cell.train, "eval_grids": [grid_text(v) for v in cell.views], "seed": cell.seed,
+            "train_grid": cell.train, "eval_grids": [str(v) for v in cell.views], "seed": cell.seed,
             "splits": list(cell.splits), "state": self.state, "missing": self.missing, "rows_done": self.rows_done,
-            "macs": self.macs, "hours": self.hours, "rate": self.rate,
+            "notes": self.notes, "macs": self.macs, "hours": self.hours, "rate": self.rate,
         }  # fmt: skip
 
 
-def cell_task(cell: Cell, data_root: str | Path) -> Task:
-    """The cell's task with the cell's recipe.
+class Obstacles:
+    """What blocks cells: their recipe, data or weights that are not there; asked once for cells that share it.
 
-    Raises: TaskError for a recipe value of the wrong kind.
+    Example: `Obstacles().of(cell, task)` is `[]` where the cell can be run
     """
-    task = build_task(cell.task, data_root, dict(cell.options), cell.seed)
-    task.recipe = changed(task.recipe, cell.recipe)
-    return task
+
+    def __init__(self, skip_broken: bool = False) -> None:
+        self._known: dict[str, list[str]] = {}
+        self._skip_broken = skip_broken
+
+    def of(self, cell: Cell, task: Task) -> list[str]:
+        """A line for each obstacle, with where to get what is missing."""
+        if cell.problem:
+            return [cell.problem]
+        data = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
+        if data not in self._known:
+            self._known[data] = missing_of(task, cell.splits, self._skip_broken)
+        weights = key_of({"backbone": cell.backbone, "options": dict(cell.backbone_options)})
+        if weights not in self._known:
+            reason = availability(cell.backbone, **cell.backbone_options)
+            self._known[weights] = [f"backbone {cell.backbone}: {reason}"] if reason else []
+        return [*self._known[data], *self._known[weights]]
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some values replaced. A value that is set by hand is no longer searched.
-
-    Raises: TaskError for a name that no recipe has, or a value of another kind.
-    """
-    for name, value in changes.items():
-        if not hasattr(recipe, name):
-            raise TaskError(f"a recipe has no {name!r}; it has: {', '.join(vars(recipe))}")
-        old = getattr(recipe, name)
-        if isinstance(old, bool | str) and not isinstance(value, type(old)):
-            raise TaskError(f"recipe: {name} must be a {type(old).__name__}, not {value!r}")
-        if name == "clip" and value is None:
-            continue
-        if isinstance(old, int | float) and not isinstance(value, int | float):
-            raise TaskError(f"recipe: {name} must be a number, not {value!r}")
-    changes = dict(changes)
-    if "candidates" not in changes:
-        tried = {name for candidate in recipe.candidates for name in candidate}
-        if tried & set(changes):
-            left = [{k: v for k, v in c.items() if k not in changes} for c in recipe.candidates]
-            changes["candidates"] = tuple(c for i, c in enumerate(left) if c and c not in left[:i])
-    if "candidates" in changes:
-        changes["candidates"] = tuple(dict(c) for c in changes["candidates"])
-    return dataclasses.replace(recipe, **changes)
-
-
-def grid_text(view: View) -> str:
-    """`8x8`, with the resize method and options where they are not the usual."""
-    text = f"{view.grid[0]}x{view.grid[1]}"
-    more = [view.resize] * (view.resize != "pi") + [f"{k}={v}" for k, v in view.options]
-    return f"{text} ({', '.join(more)})" if more else text
-
-
-def cell_key(cell: Cell, task: Task) -> str:
-    """Hash of what the cell asks for: enough to find its rows before weights and data are opened."""
-    return key_of({
-        "task": cell.task, "protocol": task.card.protocol, "options": task.options.stage("train"),
-        "recipe": dataclasses.asdict(task.recipe), "backbone": cell.backbone, "more": dict(cell.backbone_options),
-        "train": cell.train, "seed": cell.seed,
-    })  # fmt: skip
-
-
-def view_key(task: Task, view: View, split: str) -> str:
-    """Hash of how a trained cell is looked at."""
-    options = {**task.options.stage("eval"), **dict(view.options)}
-    return key_of({"grid": view.grid, "resize": view.resize, "options": options, "split": split})
-
-
-def found_rows(cell: Cell, task: Task, rows: list[Row]) -> dict[tuple[str, str], Row]:
-    """Successful rows of a cell by (split, view key), the newest of each; not those that skipped pictures."""
-    own = cell_key(cell, task)
-    whole = [r for r in rows if r["status"] == "ok" and not r.get("skipped")]
-    return {(r["split"], r["view_key"]): r for r in whole if r.get("cell_key") == own}
+def rows_of(identity: Identity, store: Store, skipped: bool = False) -> dict[Any, str]:
+    """`{(split, view): row key}` of the rows that a cell has; those that passed over pictures only with `skipped`."""
+    done = store.done()
+    return {pair: key for pair, key in identity.rows.items() if key in done and (skipped or not done[key].skipped)}
 
 
 def plan(
-    suite: Suite, store: Store, data_root: str | Path, device: str = "cpu", costs: bool = True, rates: Path = FILE
+    suite: Suite,
+    store: Store,
+    data_root: str | Path,
+    device: str = "cpu",
+    costs: bool = True,
+    rates: Path = FILE,
+    precision: str = "",
+    skip_broken: bool = False,
 ) -> list[Planned]:
-    """Every cell of a suite. Opens no weights, decodes no pictures. `rates`: speeds that `bench` has measured.
+    """Every cell of a suite. Looks at the data, once; weights are opened for cells that have rows, to see whether they
+    are of these weights and data.
+
+    Args:
+        device, precision, skip_broken: of the run that is planned; precision empty: bf16 on a GPU, else float32.
+        rates: speeds that `bench` has measured.
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
     """
-    rows, planned, missing, known_rates = store.rows(), [], {}, read_rates(rates)
+    planned: list[Planned] = []
+    known_rates, speed = read_rates(rates), measured_speed(store)
+    obstacles = Obstacles(skip_broken)
+    identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")))
     for cell in suite.cells:
         task = cell_task(cell, data_root)
-        known = found_rows(cell, task, rows)
-        wanted = [(split, view_key(task, view, split)) for split in cell.splits for view in cell.views]
-        done = [known[w]["row_key"] for w in wanted if w in known]
-        where = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
-        if where not in missing:
-            missing[where] = missing_of(task, cell.splits)
-        state = "done" if len(done) == len(wanted) else "blocked" if missing[where] else "to do"
-        entry = Planned(cell, state, missing[where], done)
+        notes = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
+        missing, done = obstacles.of(cell, task), []
+        if not missing and any(entry.ok for entry in store.entries(cell_key(cell, task))):
+            done = list(rows_of(identities.of(cell, task), store, skip_broken).values())
+        whole = len(done) == len(cell.splits) * len(cell.views)
+        state = "blocked" if missing else "done" if whole else "to do"
+        entry = Planned(cell, state, missing, done, notes)
         if costs and state != "done":
             images = sum(task.card.splits.get(s) or 0 for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
-            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, rows, known_rates)
+            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
             entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
     return planned
 
 
-def missing_of(task: Task, splits: tuple[str, ...]) -> list[str]:
-    """What of the data is missing for these splits, each entry with where to get it."""
-    import inspect
+def measured_speed(store: Store) -> float | None:
+    """Multiply-adds a second of the folder's own evaluations, their median; None where there are none."""
+    speeds = [e.speed for e in store.entries() if e.speed]
+    return statistics.median(speeds) if speeds else None
 
-    takes_splits = "splits" in inspect.signature(task.missing).parameters
-    found = list(dict.fromkeys(task.missing(splits) if takes_splits else task.missing()))
-    known = " ".join(f"{name}: {source}" for name, source in task.card.sources.items() if source)
-    return [
-        f if "get it from" in f or not known or any(s in f for s in task.card.sources.values()) else f"{f}; {known}"
-        for f in found
-    ]
+
+def missing_of(task: Task, splits: tuple[str, ...], skip_broken: bool = False) -> list[str]:
+    """What of the data for these splits is missing or would fail a run, each with what helps.
+
+    Pictures and labels are looked at once and remembered by their content. `skip_broken`: pictures that cannot be
+    decoded keep no run from starting.
+    """
+    found = findings_of(task, splits)
+    return list(dict.fromkeys(map(str, found.problems if skip_broken else found.errors)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
 
 import torch
 
@@ -36,31 +36,36 @@ def failing_together() -> Iterator[None]:
             raise TaskError(f"process {rank}: {text}")
 
 
-def in_step(found: Iterator[Item], device: torch.device | str) -> Iterator[Item]:
-    """Items of `found`, as many in every process; where one cannot have its next, all stop before any computes with it.
+def in_step(items: Iterator[Item], device: torch.device | str, stop: Callable[[], bool]) -> Iterator[Item]:
+    """Items, as many in every process; where one cannot have its next, or is to stop, all stop before any computes.
 
     A training step exchanges gradients inside of `backward`, where a process that is left alone waits for ever.
 
     Raises: the process's own error, or a TaskError with that of another.
 
-    Example: `for batch in in_step(iter(loader), "cuda"): train(batch)`
+    Example: `for batch in in_step(iter(loader), "cuda", interrupted.is_set): train(batch)`
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        yield from found
+        for item in items:
+            if stop():
+                return
+            yield item
         return
     while True:
         own: Exception | None = None
-        item: object = END
+        following: Item | object = END
         try:
-            item = next(found, END)
+            following = next(items, END)
         except Exception as error:
             own = error
-        failed = torch.tensor(int(own is not None), device=device)  # the texts travel only when there are some
-        torch.distributed.all_reduce(failed)
+        # the texts of errors travel only when there are some
+        flags = torch.tensor([own is not None, stop()], dtype=torch.int32, device=device)
+        torch.distributed.all_reduce(flags)
+        failed, stopped = flags.tolist()
         if failed:
             with failing_together():
                 if own is not None:
                     raise own
-        if item is END:
+        if stopped or following is END:
             return
-        yield item  # type: ignore[misc]
+        yield cast(Item, following)

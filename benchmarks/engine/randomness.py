@@ -29,10 +29,24 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed_of("order", seed, epoch)).permutation(count)
 
 
+def training_places(seed: int, step: int, batch: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """int64 indices [batch] and epochs [batch] of the images of step `step` (from 0): shuffled epochs one after
+    another, none cut short.
+
+    Example: `index, epoch = training_places(seed=0, step=7, batch=64, count=1000)`
+    """
+    epoch, place = np.divmod(np.arange(step * batch, (step + 1) * batch), count)
+    index = np.empty(batch, np.int64)
+    for number in np.unique(epoch):
+        now = epoch == number
+        index[now] = _order(seed, int(number), count)[place[now]]
+    return index, epoch
+
+
 def training_indices(seed: int, step: int, batch: int, count: int) -> list[tuple[int, int]]:
-    """(index, epoch) of the images of step `step` (from 0): shuffled epochs one after another, none cut short.
+    """`training_places` as (index, epoch) pairs.
 
     Example: `training_indices(seed=0, step=7, batch=64, count=1000)`
     """
-    places = range(step * batch, (step + 1) * batch)
-    return [(int(_order(seed, p // count, count)[p % count]), p // count) for p in places]
+    index, epoch = training_places(seed, step, batch, count)
+    return list(zip(index.tolist(), epoch.tolist(), strict=True))

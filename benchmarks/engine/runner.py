@@ -16,16 +16,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from backbones.cost import macs
 from backbones.grids import parse_schedule, patch_size
-from benchmarks.cost.macs import macs
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
-from benchmarks.engine.plan import cell_key, cell_task, missing_of, view_key
-from benchmarks.engine.suite import Cell, Suite
+from benchmarks.engine.batches.resident import LIMIT_GIB
+from benchmarks.engine.finite import Diverged
+from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name, samples_key
+from benchmarks.engine.plan import Obstacles, rows_of
+from benchmarks.engine.suite import Cell, Suite, cell_task
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained, Trainer
-from benchmarks.store import Row, Store, environment, key_of
+from benchmarks.store import Row, Store, StoreError, environment
 from benchmarks.store.gallery import keep_pictures
-from tasks.contract import Task, TaskError, View
+from tasks.contract import Grid, Task, TaskError, View
 
 PICTURED = 4  # grids side by side in a picture
 
@@ -37,7 +40,8 @@ class RunOptions:
     `precision`: no (float32), bf16 or fp16; empty: bf16 on a GPU that has it, else float32. `every_seconds`: between
     checkpoints. `batch`: images decoded at once in evaluation. `token_budget`: tokens of a
     forward pass, None: no limit. `workers`: processes that decode, None: as many as `decoding_processes` says.
-    `skip_broken`: pass over pictures that cannot be read, and count them.
+    `skip_broken`: pass over pictures that cannot be read, and count them. `resident_gib`: memory of the device that
+    training pictures may take which are held there; 0: none are.
     """
 
     device: str = ""
@@ -49,6 +53,7 @@ class RunOptions:
     compile: bool = False
     tensorboard: bool = False
     skip_broken: bool = False
+    resident_gib: float = LIMIT_GIB
 
 
 @dataclass
@@ -117,7 +122,8 @@ class Runner:
         workers = decoding_processes(self.accelerator.device, processes_here(), options.workers)
         self.options = dataclasses.replace(options, workers=workers)
         self.trainer = Trainer(store, self.accelerator, self.options, self.say)
-        self._fingerprints: dict[str, str] = {}
+        self._identities = Identities(self._precision())
+        self._obstacles = Obstacles(options.skip_broken)
         self._started = datetime.now(UTC)
 
     def run(self) -> Summary:
@@ -140,13 +146,13 @@ class Runner:
         return summary
 
     def _precision(self) -> str:
-        return "float32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
+        return precision_name(self.accelerator.mixed_precision)
 
     def _one(self, cell: Cell, place: str, summary: Summary, wait: bool) -> bool:
         """False where another runner has the cell and we do not wait."""
         try:
             task = cell_task(cell, self.data_root)
-            missing = missing_of(task, cell.splits)
+            missing = self._obstacles.of(cell, task)
         except Exception as error:
             self._fail(cell, None, error, summary)
             return True
@@ -173,7 +179,7 @@ class Runner:
         try:
             if self.accelerator.num_processes == 1:
                 self.store.check_writable()
-            wrote = self._cell(cell, task, place)
+            wrote = self._cell(cell, task, place, summary)
         except Exception as error:
             self._fail(cell, task, error, summary)
         else:
@@ -181,67 +187,62 @@ class Runner:
 
     def _failed_elsewhere(self, name: str) -> str | None:
         """The error of another runner that tried the cell while this one ran."""
-        rows = [r for r in self.store.rows() if r.get("cell_key") == name]
-        last = rows[-1] if rows else {"status": "ok"}
-        late = last["status"] == "failed" and datetime.fromisoformat(last["started"]) >= self._started
-        return last["error"] if late else None
+        entries = self.store.entries(name)
+        if not entries or entries[-1].ok:
+            return None
+        last = self.store.row(entries[-1])
+        late = last.started is not None and datetime.fromisoformat(last.started) >= self._started
+        return last.error if late else None
 
-    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary) -> None:
+    def _fail(self, cell: Cell, task: Task | None, error: Exception, summary: Summary, **of_view: Any) -> None:
         text = one_line(error)
-        row = self._identity(cell, task) | {
-            "status": "failed", "error": text, "metrics": {}, "split": None, "eval_grid": None,
-            "traceback": "".join(traceback.format_exception(error)), "env": environment(),
-        }  # fmt: skip
+        asked = self._asked(cell, task) | of_view
+        row = Row(**asked, status="failed", error=text, traceback=trace(error), env=environment())
         if self.accelerator.is_main_process:
             try:
                 self.store.append([row])
-            except OSError as unwritten:  # the other cells may still find room
-                text += f" (and no row of it could be written: {unwritten.strerror})"
+            except StoreError as unwritten:  # the other cells may still find room
+                text += f" (and no row of it could be written: {unwritten})"
         summary.failed.append((cell.label, text))
         self.say(f"  failed: {cell.label}: {text}")
 
-    def _cell(self, cell: Cell, task: Task, place: str) -> bool:
+    def _cell(self, cell: Cell, task: Task, place: str, summary: Summary) -> bool:
         """Train where needed, look at what is missing, write the rows. False where nothing was missing."""
         started, clock = datetime.now(UTC), time.perf_counter()
-        fingerprint = self._fingerprint(cell, task)
-        weights = self.trainer.weights_hash(cell)
-        train_key = key_of({
-            "cell": cell_key(cell, task), "weights": weights, "data": fingerprint, "precision": self._precision(),
-        })  # fmt: skip
-        done = self.store.done().items()
-        known = self._shared({k for k, r in done if self.options.skip_broken or not r.get("skipped")})
-        keys = {
-            (s, v): key_of({"train": train_key, "view": view_key(task, v, s)}) for s in cell.splits for v in cell.views
-        }
-        todo = {pair: key for pair, key in keys.items() if key not in known}
+        identity = self._identities.of(cell, task)
+        known = self._shared(set(rows_of(identity, self.store, self.options.skip_broken)))
+        todo = [pair for pair in identity.rows if pair not in known]
         if not todo:
             self.say(f"{place} {cell.label}: done")
             return False
-        self.say(f"{place} {cell.label}: {len(todo)} of {len(keys)} rows to do")
-        trained = self.trainer.obtain(cell, task, train_key)
-        identity = self._identity(cell, task) | {
-            "train_key": train_key, "weights_hash": weights, "data_fingerprint": fingerprint,
+        self.say(f"{place} {cell.label}: {len(todo)} of {len(identity.rows)} rows to do")
+        trained = self.trainer.obtain(cell, task, identity)
+        asked = self._asked(cell, task) | {
+            "train_key": identity.train, "weights_hash": identity.weights,
             "started": started.isoformat(timespec="seconds"),
         }  # fmt: skip
         for split in cell.splits:
             views = [v for s, v in todo if s == split]
             if not views:
                 continue
-            result = self._look(task, trained, views, split)
-            rows = self._rows(result, trained, task, identity, split, {v: todo[split, v] for v in views})
-            for row in rows:
-                row["seconds"] = round(time.perf_counter() - clock, 3)
-                # not from the wall clock, which may have been set back meanwhile
-                row["finished"] = (started + timedelta(seconds=row["seconds"])).isoformat(timespec="seconds")
+            result = self._evaluate(task, trained, views, split)
+            rows = self._rows(result, trained, task, asked, split, identity)
+            seconds = round(time.perf_counter() - clock, 3)
+            # not from the wall clock, which may have been set back meanwhile
+            finished = (started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+            rows = [row.changed(seconds=seconds, finished=finished) for row in rows]
             if self.accelerator.is_main_process:
                 self.store.append(rows)
                 self._pictures(cell, task, trained, split, result)
-            values = "  ".join(
-                f"{r['eval_grid']}: {r['metrics'].get(task.card.metric, float('nan')):.4f}" for r in rows
-            )
-            self.say(f"  {split} {task.card.metric} at grid {values}")
-            for note in rows[0]["notes"]:
+            metric = task.card.metric
+            values = "  ".join(f"{r.eval_grid}: {metric.show(r.metrics.get(metric.name), unit=False)}" for r in rows)
+            self.say(f"  {split} {metric.label} at grid {values}")
+            for note in dict.fromkeys(n for r in rows for n in r.notes):
                 self.say(f"  {note}")
+            for views_alike in alike(result):
+                self.say(f"  identical samples at {', '.join(map(str, views_alike))}")
+            for view, why in result.failed.items():
+                self._fail(cell, task, Diverged(why), summary, **self._of_view(split, view, identity))
         return True
 
     def _pictures(self, cell: Cell, task: Task, trained: Trained, split: str, result: SweepResult) -> None:
@@ -260,74 +261,110 @@ class Runner:
         except Exception as error:
             self.say(f"  no pictures of {cell.label}: {type(error).__name__}: {error}")
 
-    def _look(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
-        """One pass; the choice that won on minival is looked at under each view's own key."""
-        asked = {
-            dataclasses.replace(v, options=tuple(sorted({**dict(v.options), **trained.choice}.items()))): v
-            for v in views
-        }
+    def _evaluate(self, task: Task, trained: Trained, views: Sequence[View], split: str) -> SweepResult:
+        """One pass; what won on minival is evaluated under each view's own key."""
+        chosen = {v: dataclasses.replace(v, options=tuple((trained.choice | dict(v.options)).items())) for v in views}
         self.trainer.calibrate(task, trained.model, views)
-        result = self.trainer.sweep(task, trained.model, list(asked), split)
-        result.rows = [(asked[v], metrics, samples) for v, metrics, samples in result.rows]
-        result.seconds = {asked[v]: s for v, s in result.seconds.items()}
+        result = self.trainer.sweep(task, trained.model, list(dict.fromkeys(chosen.values())), split)
+        rows = {view: found for view, *found in result.rows}
+        result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
+        result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}
+        result.failed = {asked: result.failed[view] for asked, view in chosen.items() if view in result.failed}
+        name = task.card.metric.name
+        for asked, metrics, _ in result.rows:
+            if not math.isfinite(metrics[name]):
+                result.failed[asked] = f"{name} at {asked} is {metrics[name]}"
+        result.rows = [row for row in result.rows if row[0] not in result.failed]
         return result
 
+    def _of_view(self, split: str, view: View, identity: Identity) -> dict[str, Any]:
+        """What a row of a view says of it, whether it went well or not."""
+        return {
+            "split": split, "eval_grid": _side(view.grid), "resize": view.resize, "view_key": identity.views[view],
+            "view_options": dict(view.options), "data_identity": {**identity.train_data, **identity.data[split, view]},
+        }  # fmt: skip
+
     def _rows(
-        self, result: SweepResult, trained: Trained, task: Task, identity: Row, split: str, keys: dict[View, str]
+        self,
+        result: SweepResult,
+        trained: Trained,
+        task: Task,
+        asked: dict[str, Any],
+        split: str,
+        identity: Identity,
     ) -> list[Row]:
-        rows = []
+        rows, encoder = [], getattr(trained.model, "backbone", None)
+        if asked["flexible"] is None:
+            asked = asked | {"flexible": getattr(encoder, "flexible", None)}
+        hashes = {view: samples_key(samples) for view, _, samples in result.rows}
+        same_as = {view: [v for v in group if v != view] for group in alike(result) for view in group}
         for view, metrics, samples in result.rows:
-            encoder = getattr(trained.model, "backbone", None)
-            counted = macs(encoder, view.grid) if hasattr(encoder, "trunk") else None
+            key = identity.rows[split, view]
+            counted = macs_or_none(encoder, view.grid, task.card.image_size)
             seconds = result.seconds[view]
             side = task.card.image_size
             patch = patch_size(side, view.grid)
-            row = identity | {
-                "row_key": keys[view], "view_key": view_key(task, view, split), "status": "ok", "split": split,
-                "eval_grid": _side(view.grid), "patch": _side(patch), "resize": view.resize,
-                "view_options": dict(view.options) | trained.choice, "eval_options": task.options.stage("eval"),
-                "metrics": {k: v if math.isfinite(v) else None for k, v in metrics.items()},
-                "images": result.images, "training": trained.notes, "precision": self._precision(),
-                "cost": {
-                    "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
-                    "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
-                },
-                "device": str(self.accelerator.device), "notes": [*trained.notes.get("notes", []), *result.notes],
-                "env": environment(),
-            }  # fmt: skip
-            if skipped := result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}):
-                row["skipped"] = skipped
+            options, kept = trained.choice | dict(view.options), None
             if samples is not None and self.accelerator.is_main_process:
-                row["samples"] = self.store.save_samples(row["row_key"], samples)
-            rows.append(row)
+                kept = self.store.save_samples(key, samples)
+            cost = {
+                "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
+                "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
+            }  # fmt: skip
+            rows.append(Row(
+                **asked, **self._of_view(split, view, identity) | {"view_options": options}, row_key=key,
+                patch=_side(patch), eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
+                metrics={k: v if math.isfinite(v) else None for k, v in metrics.items()}, images=result.images,
+                training=trained.notes, precision=self._precision(), cost=cost, device=str(self.accelerator.device),
+                notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), samples=kept,
+                samples_hash=hashes[view],
+                identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],
+                skipped=result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {}),
+            ))  # fmt: skip
         return rows
 
-    def _identity(self, cell: Cell, task: Task | None) -> Row:
+    def _asked(self, cell: Cell, task: Task | None) -> dict[str, Any]:
+        """What a row of a cell says of what was asked for."""
         grid: Any = cell.train
         if grid is not None and parse_schedule(grid).kind == "fixed":
             grid = _side(parse_schedule(grid).grids[0])
         row = {
             "suite": cell.suite, "task": cell.task, "backbone": cell.backbone, "train_grid": grid, "seed": cell.seed,
             "options": dict(cell.options), "backbone_options": dict(cell.backbone_options), "label": cell.label,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "flexible": cell.flexible, "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
         if task is not None:
             row |= {
-                "protocol": task.card.protocol, "metric": task.card.metric, "image_size": task.card.image_size,
-                "higher_is_better": task.card.higher_is_better, "recipe": dataclasses.asdict(task.recipe),
+                "protocol": task.card.protocol, "metric": task.card.metric.name,
+                "measure": dataclasses.asdict(task.card.metric), "cluster": task.card.cluster or None,
+                "higher_is_better": task.card.metric.higher_is_better,
+                "image_size": task.card.image_size, "recipe": dataclasses.asdict(task.recipe),
                 "steps": task.recipe.steps, "cell_key": cell_key(cell, task),
             }  # fmt: skip
         return row
 
-    def _fingerprint(self, cell: Cell, task: Task) -> str:
-        where = key_of({"task": cell.task, "options": dict(cell.options)})
-        if where not in self._fingerprints:
-            self._fingerprints[where] = task.fingerprint()
-        return self._fingerprints[where]
-
     def _shared(self, value: Any) -> Any:
         """The main process's value, in all processes: they must decide alike."""
         return broadcast_object_list([value])[0] if self.accelerator.num_processes > 1 else value
+
+
+def macs_or_none(encoder: Any, grid: Grid, side: int) -> int | None:
+    """Multiply-adds of a backbone at a grid of the task's images; None of a model without one, or that cannot tell."""
+    encoder = getattr(encoder, "module", encoder)  # a locked one is kept off the module tree
+    if encoder is None:
+        return None
+    try:
+        return macs(encoder, grid, side)
+    except Exception:  # a plug-in's forward pass over zeros; its cost stays unknown and its rows stand
+        return None
+
+
+def alike(result: SweepResult) -> list[list[View]]:
+    """Views whose per-sample values are the same to the byte; what they differ in changed nothing."""
+    groups: dict[str | None, list[View]] = {}
+    for view, _, samples in result.rows:
+        groups.setdefault(samples_key(samples), []).append(view)
+    return [views for key, views in groups.items() if key is not None and len(views) > 1]
 
 
 def one_line(error: BaseException) -> str:
@@ -343,6 +380,14 @@ def one_line(error: BaseException) -> str:
         died = "a process that decodes pictures died, often for want of memory; try fewer --workers"
         return f"{type(error).__name__}: {died} ({lines[0].strip()})"
     return f"{type(error).__name__}: {lines[0]}"
+
+
+def trace(error: BaseException) -> str:
+    """The traceback as text; of an error whose own text fails, as far as it goes."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
 def _side(grid: tuple[int, int]) -> int | str:

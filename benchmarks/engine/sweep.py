@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,109 +10,100 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from benchmarks.engine.batches.evaluation import Budget, eval_batches
 from benchmarks.engine.batches.prefetch import ahead
-from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
+from benchmarks.engine.batches.skipping import Skipped
+from benchmarks.engine.finite import Watch
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import failing_together
-from tasks.contract import Batch, Task, TaskError, View
+from tasks.contract import Batch, Task, View
 from tasks.contract.meters import gathered
 
 
 @dataclass
 class SweepResult:
-    """`rows`: (view, metrics, per-sample values or None). `seconds` of prediction of each view; `notes` for the row.
+    """What a sweep leaves. With several processes all of it is of all of them; `seconds` are those of the slowest.
 
-    With several processes all of it is of all of them; `seconds` are those of the slowest.
+    Args:
+        rows: (view, metrics, per-sample values or None) of each view whose predictions were finite.
+        failed: the others, and why.
+        seconds: of prediction of each view.
+        images: of the split's parts together, each counted once.
+        notes: for the row.
+        skipped: by split: how many pictures, and the first of them.
     """
 
     rows: list[tuple[View, dict[str, float], dict[str, Any] | None]]
+    failed: dict[View, str] = field(default_factory=dict)
     seconds: dict[View, float] = field(default_factory=dict)
     images: int = 0
     notes: list[str] = field(default_factory=list)
-    skipped: dict[str, Any] = field(default_factory=dict)  # by split: how many pictures, and the first of them
+    skipped: dict[str, Any] = field(default_factory=dict)
 
 
-class Numbered(Dataset):
-    """`numbered[i] -> (i, image, target)`, what `Task.collate` takes."""
+class Lane:
+    """Views that agree in the task's options: they share its meter, and what it prepares."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, task: Task, views: Sequence[View], split: str):
+        self.task, self.views, self.split = task, list(views), split
+        self.meter = task.at(views[0]).meter(split)
+        self._prepared: dict[tuple, Any] = {}
 
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+    def prepared(self, model: nn.Module, view: View) -> Any:
+        """What `Task.prepare` gives under the view; once, unless it runs the backbone, which each view binds anew."""
+        key = tuple(view.bindings.items())
+        if key not in self._prepared:
+            if None in self._prepared:
+                return self._prepared[None]
+            with self.task.viewing(model, view) as own, _calls(model) as calls:
+                found = own.prepare(model, self.split)
+            self._prepared[key if calls else None] = found
+            return found
+        return self._prepared[key]
 
-    def __getitem__(self, index: int) -> tuple[int, Any, Any]:
-        return (index, *self.dataset[index])
-
-
-def eval_batches(
-    task: Task,
-    split: str,
-    batch: int,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    skip: bool = False,
-    pin: bool = False,
-) -> DataLoader:
-    """Batches of a split in order; each process takes every `world`-th batch, none is padded or repeated.
-
-    With `skip` they come as `CollateRead` gives them. `pin`: in memory that a GPU reads by itself.
-    """
-    dataset: Dataset = Numbered(task.dataset(split))
-    if not len(dataset):
-        raise TaskError(f"split {split!r} of {task.card.name} is empty")
-    batches = [list(range(i, min(i + batch, len(dataset)))) for i in range(0, len(dataset), batch)][rank::world]
-    if not skip:
-        return DataLoader(
-            dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate, pin_memory=pin
-        )  # fmt: skip
-    return DataLoader(
-        Skipping(dataset), batch_sampler=batches, num_workers=workers, collate_fn=CollateRead(task.collate),
-        pin_memory=pin,
-    )  # fmt: skip
+    def drop(self, view: View) -> None:
+        """Leave a view out from now on."""
+        self.views.remove(view)
+        if hasattr(self.meter, "drop"):
+            self.meter.drop(view)
 
 
-class Budget:
-    """Tokens of a forward pass. `None` never cuts a batch until memory runs out; then it halves."""
-
-    def __init__(self, tokens: int | None = None):
-        self.tokens = tokens
-
-    def images(self, view: View, count: int) -> int:
-        """How many of `count` images go into one pass at this view."""
-        per_image = view.grid[0] * view.grid[1]
-        return count if self.tokens is None else max(1, min(count, self.tokens // per_image))
-
-    def halve(self, view: View, images: int) -> None:
-        self.tokens = max(1, images // 2) * view.grid[0] * view.grid[1]
+def lanes_of(task: Task, views: Sequence[View], split: str) -> list[list[Lane]]:
+    """Lanes by passes over the data: views whose options change the pictures need a pass of their own."""
+    passes: dict[Any, dict[Any, list[View]]] = {}
+    for view in views:
+        passes.setdefault(task.data_options(view), {}).setdefault(view.options, []).append(view)
+    return [[Lane(task, own, split) for own in lanes.values()] for lanes in passes.values()]
 
 
 def predict_in_chunks(
     task: Task, model: nn.Module, batch: Batch, view: View, prepared: Any, budget: Budget, notes: list[str]
 ) -> dict[str, Tensor]:
-    """Records of a whole batch, a chunk at a time. Out of memory halves the budget and repeats batch and view.
+    """Records of a whole batch under a view, a chunk at a time. Out of memory halves the budget and repeats the batch.
 
     Raises: the device's own error where a single image does not fit.
     """
-    while True:
-        size = budget.images(view, len(batch))
-        encoder = getattr(model, "backbone", None)
-        if encoder is not None and budget.tokens is not None and hasattr(encoder, "token_budget"):
-            encoder.token_budget = budget.tokens
-        try:
-            found = [task.predict(model, batch[i : i + size], view, prepared) for i in range(0, len(batch), size)]
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or size <= 1:
-                raise
-        else:
-            return found[0] if len(found) == 1 else {k: torch.cat([r[k] for r in found]) for k in found[0]}
-        budget.halve(view, size)
-        notes.append(f"out of memory at grid {view.grid[0]}x{view.grid[1]}: {size} images a pass halved to {size // 2}")
-        print(f"  {notes[-1]}", flush=True)
-        free_memory()
+    with task.viewing(model, view) as own:
+        while True:
+            size = budget.images(view, len(batch))
+            encoder = getattr(model, "backbone", None)
+            if encoder is not None and budget.tokens is not None and hasattr(encoder, "token_budget"):
+                encoder.token_budget = budget.tokens
+            try:
+                starts = range(0, len(batch), size)
+                found = [own.predict(model, batch[i : i + size], view.grid, prepared) for i in starts]
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or size <= 1:
+                    raise
+            else:
+                return found[0] if len(found) == 1 else {k: torch.cat([r[k] for r in found]) for k in found[0]}
+            budget.halve(view, size)
+            grid = f"{view.grid[0]}x{view.grid[1]}"
+            notes.append(f"out of memory at grid {grid}: {size} images a pass halved to {size // 2}")
+            print(f"  {notes[-1]}", flush=True)
+            free_memory()
 
 
 def sweep(
@@ -130,10 +122,13 @@ def sweep(
     skip: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SweepResult:
-    """Look at every batch under every view before the next batch is read.
+    """Evaluate every batch under every view before the next batch is read.
+
+    A view whose predictions are not finite is left out and told in `failed`; the others stand.
 
     Args:
-        views: at least one, all different; a row comes back for each.
+        views: at least one, all different; a row comes back for each. Those whose options change the pictures
+            themselves (`option(..., data=True)`) take a pass of their own.
         split: what is reported on; the task says which parts of the data it passes over for it.
         batch: images decoded and moved at once.
         token_budget: tokens (images x grid cells) of a forward pass.
@@ -147,42 +142,63 @@ def sweep(
     """
     assert views and len(set(views)) == len(views), "views must be given, each once"
     model.eval()
-    result, budget = SweepResult([], dict.fromkeys(views, 0.0)), Budget(token_budget)
-    meter, started = task.meter(split), time.perf_counter()
+    result, budget = SweepResult([], seconds=dict.fromkeys(views, 0.0)), Budget(token_budget)
+    started, passes = time.perf_counter(), lanes_of(task, views, split)
     pin = torch.device(device).type == "cuda"
-    parts = [(part, eval_batches(task, part, batch, workers, rank, world, skip, pin)) for part in task.parts(split)]
-    skipped = {part: Skipped(part) for part, _ in parts}
-    total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)
-    with failing_together(), torch.no_grad(), (autocast or _plain)():
-        prepared = task.prepare(model, split)
-        for part, found in ahead(_stream(parts, skipped), device):
-            moved = normalised_once(model, found)
-            for view in views:
-                begin = time.perf_counter()
-                records = predict_in_chunks(task, model, moved, view, prepared, budget, result.notes)
-                meter.update(records, moved, view, part)
-                result.seconds[view] += time.perf_counter() - begin
-            result.images += len(found)
-            if progress:
-                progress(result.images, total, result.images / (time.perf_counter() - started))
-    _merge(result)
-    for part, loader in parts:
-        skipped[part].merge()
-        if skipped[part].errors:
-            result.skipped[part] = skipped[part].as_row()
-            result.notes.append(skipped[part].note(len(loader.dataset)))
-    meter.merge()
-    result.rows = meter.rows()
-    assert {view for view, _, _ in result.rows} == set(views), "a meter must give one row for each view"
+    for lanes in passes:
+        reader, done = task.reading(lanes[0].views[0]), 0
+        parts = [(p, eval_batches(reader, p, batch, workers, rank, world, skip, pin)) for p in task.parts(split)]
+        skipped = {part: Skipped(part) for part, _ in parts}
+        total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)  # type: ignore[union-attr]
+        with failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(), Watch(model) as watch:
+            for part, found in ahead(_stream(parts, skipped), device):
+                moved = normalised_once(model, found)
+                for lane in lanes:
+                    _evaluate(lane, model, moved, part, budget, watch, result)
+                done += len(found)
+                if progress:
+                    progress(done, total, done / (time.perf_counter() - started))
+        result.images = max(result.images, sum(gathered(done)))
+        for part, loader in parts:
+            skipped[part].merge()
+            if skipped[part].errors:
+                result.skipped[part] = skipped[part].as_row()
+                result.notes.append(skipped[part].note(len(loader.dataset)))  # type: ignore[arg-type]
+    _merge(result, [lane for lanes in passes for lane in lanes])
+    result.rows.sort(key=lambda row: views.index(row[0]))
     return result
 
 
-def _merge(result: SweepResult) -> None:
-    """Bring the counts of all processes together; they worked side by side."""
-    shares = gathered((result.images, result.seconds, result.notes))
-    result.images = sum(images for images, _, _ in shares)
-    result.seconds = {view: max(seconds[view] for _, seconds, _ in shares) for view in result.seconds}
-    result.notes = list(dict.fromkeys(note for _, _, notes in shares for note in notes))
+def _evaluate(
+    lane: Lane, model: nn.Module, batch: Batch, part: str, budget: Budget, watch: Watch, result: SweepResult
+) -> None:
+    """One batch under every view of a lane."""
+    for view in list(lane.views):
+        prepared, begin = lane.prepared(model, view), time.perf_counter()
+        records = predict_in_chunks(lane.task, model, batch, view, prepared, budget, result.notes)
+        problem = watch.problem(records)
+        if problem is None:
+            lane.meter.update(records, batch, view, part)
+        else:
+            lane.drop(view)
+            result.failed[view] = f"predictions at {view} are not finite: {problem}, images of {part}"
+        result.seconds[view] += time.perf_counter() - begin
+
+
+def _merge(result: SweepResult, lanes: Sequence[Lane]) -> None:
+    """Bring the shares of all processes together, which worked side by side, and make the rows."""
+    shares = gathered((result.seconds, result.notes, result.failed))
+    result.seconds = {view: max(seconds[view] for seconds, _, _ in shares) for view in result.seconds}
+    result.notes = list(dict.fromkeys(note for _, notes, _ in shares for note in notes))
+    result.failed = {view: why for _, _, failed in reversed(shares) for view, why in failed.items()}
+    for lane in lanes:
+        for view in [v for v in lane.views if v in result.failed]:
+            lane.drop(view)
+        lane.meter.merge()
+        if lane.views:
+            rows = [row for row in lane.meter.rows() if row[0] not in result.failed]
+            assert {view for view, _, _ in rows} == set(lane.views), "a meter must give one row for each view"
+            result.rows += rows
 
 
 def _stream(parts: Sequence[tuple[str, DataLoader]], skipped: dict[str, Skipped]) -> Iterator[tuple[str, Batch]]:
@@ -194,10 +210,17 @@ def _stream(parts: Sequence[tuple[str, DataLoader]], skipped: dict[str, Skipped]
                 yield part, batch
 
 
-def _plain() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def _calls(model: nn.Module) -> Iterator[list[Any]]:
+    """Fills a list when the backbone of a model is run."""
+    calls: list[Any] = []
+    encoder = getattr(model, "backbone", None)
+    hook = encoder.register_forward_pre_hook(lambda *_: calls.append(None)) if isinstance(encoder, nn.Module) else None
+    try:
+        yield calls
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def normalised_once(model: nn.Module, batch: Batch) -> Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.engine.runner import RunOptions
@@ -22,3 +22,11 @@ class Work:
     out: Path
     data_root: Path
     options: RunOptions
+
+    def planned(self, gpus: bool = False) -> dict[str, Any]:
+        """What `plan` must know of the run, so that it counts the same rows; `gpus`: do its processes have one?"""
+        on_gpu = gpus or self.options.device.startswith("cuda")
+        return {
+            "device": "cuda" if on_gpu else "cpu", "precision": self.options.precision, "costs": False,
+            "skip_broken": self.options.skip_broken,
+        }  # fmt: skip

@@ -20,7 +20,7 @@ def visible_gpus() -> list[str]:
         return [name for name in chosen.split(",") if name.strip() not in ("", "-1")]
     try:
         asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        found = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return found.stdout.split() if found.returncode == 0 else []
@@ -51,27 +51,56 @@ def places(jobs: int, device: str = "", share_gpus: bool = False) -> list[dict[s
 def run(work: Work, helpers: Sequence[Mapping[str, str]] = ()) -> int:
     """Run the cells in this process, and in one helper for each entry of `helpers` (additions to its environment).
 
-    Returns the exit status: 0 when every cell has its rows, 1 otherwise, 130 after Ctrl-C.
+    Returns the exit status: 0 when every cell has its rows, 1 otherwise, 130 after Ctrl-C or SIGTERM, which stop the
+    helpers too.
     """
+    from benchmarks.engine.interrupts import stopping
     from benchmarks.engine.runner import Runner
     from benchmarks.store import Store
+    from tasks.data.checks.progress import progress_shown
 
     store = Store(work.out)
-    started = [_helper(more) for more in helpers]
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        summary = Runner(work.suite, store, work.data_root, work.options).run()
+        with stopping():
+            started += [_helper(more) for more in helpers]
+            with progress_shown():
+                summary = Runner(work.suite, store, work.data_root, work.options).run()
+            for helper in started:
+                helper.wait()
     except KeyboardInterrupt:
+        _stop(started)
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    finally:
-        for helper in started:
-            helper.wait()
+    except BaseException:
+        _stop(started)
+        raise
     if os.environ.get("RANK", "0") == "0":  # of a process group, one speaks
         print("\n".join([*summary.lines(), f"rows: {store.path}"]))
     return summary.status
 
 
-def _helper(more: Mapping[str, str]) -> subprocess.Popen:
-    """A second runner of the same command on the same folder; the claims on cells keep the two apart."""
+def _helper(more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A second runner of the same command on the same folder; the claims on cells keep the two apart.
+
+    In a process group of its own: a terminal's Ctrl-C reaches this process alone, which hands it on, once.
+    """
     environment = {**os.environ, **more}
-    return subprocess.Popen([sys.executable, *sys.argv, "--jobs", "1"], stdin=subprocess.DEVNULL, env=environment)
+    command = [sys.executable, *sys.argv, "--jobs", "1"]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
+
+
+def _stop(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Let the helpers end their step and write their checkpoints; a second signal to this process kills them."""
+    from benchmarks.engine.interrupts import stopping
+
+    for helper in helpers:
+        helper.terminate()
+    try:
+        with stopping():
+            for helper in helpers:
+                helper.wait()
+    except KeyboardInterrupt:
+        for helper in helpers:
+            helper.kill()
+            helper.wait()

@@ -24,8 +24,9 @@ from typing import Any
 
 import submitit
 
-from benchmarks.engine.plan import cell_key, cell_task, plan
-from benchmarks.engine.suite import Cell
+from benchmarks.engine.identity import cell_key
+from benchmarks.engine.plan import plan
+from benchmarks.engine.suite import Cell, cell_task
 from benchmarks.executors import Work
 from benchmarks.executors.local import visible_gpus
 from benchmarks.store import Store, key_of
@@ -142,7 +143,7 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
     store, root = Store(work.out.absolute()), work.data_root.absolute()
     store.check_writable()
     by_key: dict[str, list[Cell]] = {}
-    for entry in plan(work.suite, store, root, costs=False):
+    for entry in plan(work.suite, store, root, **work.planned(bool(resources.gpus))):
         if entry.state == "to do":
             by_key.setdefault(cell_key(entry.cell, cell_task(entry.cell, root)), []).append(entry.cell)
     with store.locked("slurm"):
@@ -158,7 +159,7 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
                 suite = replace(work.suite, cells=[cell for key in pack for cell in by_key[key]])
                 calls.append(CellsJob(replace(work, suite=suite, out=store.folder, data_root=root), resources.together))
             ids = _sbatch(calls, store.folder / "slurm", job_name(work), resources)
-            new = [Submitted(job, pack, len(store.rows())) for job, pack in zip(ids, batch, strict=True)]
+            new = [Submitted(job, pack, len(store.entries())) for job, pack in zip(ids, batch, strict=True)]
             _record(store, new)
             known += new
     return known
@@ -167,17 +168,23 @@ def submit(work: Work, resources: Resources, waiting: Mapping[str, str]) -> list
 def recorded(store: Store) -> list[Submitted]:
     """All jobs that were ever submitted for a folder, from OUT/slurm/jobs.jsonl."""
     path = store.folder / "slurm" / "jobs.jsonl"
-    return [Submitted(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [Submitted(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 def _record(store: Store, new: Sequence[Submitted]) -> None:
-    with open(store.folder / "slurm" / "jobs.jsonl", "a") as file:
+    with open(store.folder / "slurm" / "jobs.jsonl", "a", encoding="utf-8") as file:
         file.writelines(json.dumps(vars(s)) + "\n" for s in new)
 
 
 def _array_size() -> int:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        said = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60).stdout
+        said = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        ).stdout
         if found := re.search(r"MaxArraySize\s*=\s*(\d+)", said):
             return max(1, int(found[1]))
     return ARRAY

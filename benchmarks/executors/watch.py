@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from benchmarks.engine.plan import cell_key, cell_task, plan
+from benchmarks.engine.identity import cell_key
+from benchmarks.engine.plan import plan
 from benchmarks.engine.runner import Summary
+from benchmarks.engine.suite import cell_task
 from benchmarks.executors import Work
 from benchmarks.executors.slurm import Resources, Submitted, job_name, require_slurm, submit
 from benchmarks.store import Store
@@ -48,7 +51,7 @@ def run(work: Work, resources: Resources, wait: bool = True) -> int:
     except KeyboardInterrupt:
         print(f"the jobs go on; {hint}", file=sys.stderr)
         return 130
-    summary = outcome(work, jobs)
+    summary = outcome(work, jobs, bool(resources.gpus))
     print("\n".join([*summary.lines(), f"rows: {store.path}"]))
     return summary.status
 
@@ -60,7 +63,7 @@ def queue(name: str) -> dict[str, str]:
     """
     asked = ["squeue", "--user", str(os.getuid()), "--name", name, "--array", "--noheader", "--format", "%i %T %r"]
     try:
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+        found = subprocess.run(asked, capture_output=True, encoding="utf-8", errors="replace", timeout=120)
     except subprocess.TimeoutExpired:
         raise TaskError("squeue does not answer") from None
     if found.returncode:
@@ -111,21 +114,24 @@ def _rate(done: int, left: int, seconds: float) -> str:
     return f"; {3600 * done / seconds:.1f} jobs an hour, {left * seconds / done / 60:.1f} min left"
 
 
-def outcome(work: Work, jobs: Sequence[Submitted]) -> Summary:
+def outcome(work: Work, jobs: Sequence[Submitted], gpus: bool = False) -> Summary:
     """What became of the cells, by their rows: those of `jobs` ran, or failed, or left nothing but a log."""
     store, summary = Store(work.out), Summary()
-    rows, of = store.rows(), {key: j for j in jobs for key in j.cells}
-    for entry in plan(work.suite, store, work.data_root, costs=False):
+    of = {key: j for j in jobs for key in j.cells}
+    entries = store.entries()
+    for entry in plan(work.suite, store, work.data_root, **work.planned(gpus)):
         cell, key = entry.cell, cell_key(entry.cell, cell_task(entry.cell, work.data_root))
         job = of.get(key)
-        own = [r for r in rows[job.rows if job else 0 :] if r.get("cell_key") == key]
-        failures = [r["error"] for r in own if r["status"] == "failed"]
+        # an error of an earlier command is none of a job's
+        before = job.rows if job else 0
+        since = entries[before].offset if before < len(entries) else math.inf
+        failed = [e for e in store.entries(key) if not e.ok and e.offset >= since]
         if entry.state == "blocked":
             summary.blocked.append((cell.label, entry.missing[0]))
         elif entry.state == "done":
             (summary.ran if job else summary.done).append(cell.label)
-        elif failures:
-            summary.failed.append((cell.label, failures[-1]))
+        elif failed:
+            summary.failed.append((cell.label, store.row(failed[-1]).error or "failed"))
         else:
             log = store.folder / "slurm" / f"{job.job}_0_log.err" if job else store.folder / "slurm"
             summary.failed.append((cell.label, f"its job ended and left no row; see {log}"))

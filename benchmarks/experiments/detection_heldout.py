@@ -17,7 +17,8 @@ from benchmarks.engine.sweep import SweepResult
 from benchmarks.experiments.detection_overfit import before_and_after, parser
 from tasks.detection.adapter import Detection
 from tasks.detection.labels.annotations import Truth
-from tasks.detection.scoring.lvis_scorer import accumulate, judge
+from tasks.detection.scoring.average_precision import accumulate
+from tasks.detection.scoring.matching import judge
 from tasks.detection.scoring.results import Detections
 
 
@@ -66,7 +67,7 @@ def against_chance(table: np.ndarray, names: tuple[str, ...], targets: np.ndarra
 def looked_at(task: Detection, seen: SweepResult) -> dict[str, Any]:
     """The comparison on val, and AP50 of the categories that were trained on."""
     _, numbers, records = seen.rows[0]
-    truth = task.found.truth("val")
+    truth = task.truth("val")
     found = task.meter("val").detections(records)
     held_out, counts = np.flatnonzero(truth.frequency == "r"), np.bincount(truth.category)
     table = crossed(found, truth, held_out)

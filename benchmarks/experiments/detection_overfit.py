@@ -23,6 +23,7 @@ from backbones.grids import GridSchedule
 from benchmarks.engine.sweep import SweepResult, sweep
 from benchmarks.engine.training.loop import finetune
 from tasks.data.scenes import scenes_folder
+from tasks.data.sets.holdout import held_out
 from tasks.detection.adapter import Detection
 
 
@@ -39,16 +40,18 @@ class Whole(Detection):
 def handful(root: Path, scenes: int) -> str:
     """A detection set of the first training scenes, each of them trained on and looked at; its folder under `root`."""
     folder = scenes_folder(root)
-    labels = json.loads((folder / "detection" / "train.json").read_text())
-    # the first of every ten is minival: one more is named than is trained on
-    ids = sorted(i["id"] for i in labels["images"])[: scenes + 1]
-    for split, kept in (("train", ids), ("val", ids[1:])):
+    labels = json.loads((folder / "detection" / "train.json").read_text(encoding="utf-8"))
+    # a tenth of train is minival: one more is named than is trained on
+    images = sorted(labels["images"], key=lambda i: i["id"])[: scenes + 1]
+    aside = held_out([i["file_name"] for i in images], 1 / len(images))
+    ids = [i["id"] for i in images]
+    for split, kept in (("train", ids), ("val", [i for i, held in zip(ids, aside, strict=True) if not held])):
         part = {
             **labels,
             "images": [i for i in labels["images"] if i["id"] in kept],
             "annotations": [a for a in labels["annotations"] if a["image_id"] in kept],
         }
-        (folder / f"{split}.json").write_text(json.dumps(part))
+        (folder / f"{split}.json").write_text(json.dumps(part), encoding="utf-8")
     return str(folder.relative_to(root))
 
 

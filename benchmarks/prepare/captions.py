@@ -33,7 +33,7 @@ def flickr8k(download: Download, out: Path, sizes: Mapping[str, int], say: Say) 
     lists = {s: download.find(f"Flickr_8k.{part}.txt") for s, part in _LISTS.items()}
     pictures = download.find("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")
     captions = _captions(tokens)
-    official = {s: [check_name(n, p.name) for n in p.read_text().split()] for s, p in lists.items()}
+    official = {s: [check_name(n, p.name) for n in p.read_text(encoding="utf-8").split()] for s, p in lists.items()}
     folder, images = out / "retrieval", []
     schema = pa.schema([
         ("imgid", pa.int32()), ("filename", pa.string()), ("image", pa.binary()), ("captions", pa.list_(pa.string())),

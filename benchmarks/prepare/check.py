@@ -1,25 +1,37 @@
-"""Is the data at hand, whole and readable? Every known set: counts, classes, labels, a decoded picture, fingerprint."""
+"""Is the data at hand, whole and right? Known sets, cards and folders of a user's own, looked at as a run would."""
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.plan import missing_of
+import numpy as np
+
 from benchmarks.prepare.packs import PACKS
 from tasks import build_task
 from tasks.contract import Task, TaskError
+from tasks.data.cards import known_cards
+from tasks.data.checks.inspection import inspect
+from tasks.data.errors import DataError, Missing, Wrong, nearest
+from tasks.data.pictures import read_rgb
+from tasks.data.sets.detect import kinds_of
+from tasks.data.splits import Boxed, Captioned, Labelled, Masked, Split
+
+TASKS = {
+    "classes": "classification", "masks": "segmentation", "captions": "retrieval", "boxes": "detection",
+    "landmarks": "landmark_retrieval",
+}  # fmt: skip
 
 
 @dataclass
 class Checked:
-    """What was found of a set. `state`: ok, missing (parts of it, see `problems`) or wrong (there, but not readable).
+    """What was found of a set. `state`: ok, missing (parts of it, see `problems`) or wrong (there, not as it must be).
 
-    `first` and `last`: label or caption of the first and last picture of a split; `sample`: one decoded picture.
+    `first` and `last`: label or caption of the first and last picture of a split; `sample`: one decoded picture;
+    `fingerprints`: the content of each split; `notes`: what a person should know.
     """
 
     name: str
@@ -30,152 +42,128 @@ class Checked:
     first: str = ""
     last: str = ""
     sample: str = ""
-    fingerprint: str = ""
+    fingerprints: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     advice: str = ""
     seconds: float = 0.0
 
     def lines(self) -> list[str]:
         """One line for a whole set; for others what is the matter and what to do."""
         head = f"{self.state:8}{self.task}/{self.name}"
-        if self.state == "ok":
-            counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-            classes = f"{self.classes} classes, " if self.classes is not None else ""
-            labels = f"{self.first!r} to {self.last!r}"
-            return [f"{head}: {counts}; {classes}{labels}; {self.sample}; fingerprint {self.fingerprint}"]
-        return [head, *(f"        {p}" for p in self.problems), f"        {self.advice}"]
+        notes = [f"        note: {note}" for note in self.notes]
+        if self.state != "ok":
+            return [head, *(f"        {text}" for text in [*self.problems, self.advice] if text), *notes]
+        counts = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
+        classes = f"{self.classes:,} classes, " if self.classes is not None else ""
+        content = ", ".join(f"{split} {text}" for split, text in self.fingerprints.items())
+        labels = f"{self.first!r} to {self.last!r}"
+        line = f"{head}: {counts}; {classes}{labels}; {self.sample}; content: {content} ({self.seconds:.1f} s)"
+        return [line, *notes]
 
 
 def known_sets() -> dict[tuple[str, str], str]:
     """(task, set) -> the pack's name where there is one to prepare. Drawn sets are not among them."""
-    from tasks.classification.sources import DATA as LABELLED
-    from tasks.detection.labels.folders import KNOWN as DETECTION
-    from tasks.retrieval.captions import DATA as CAPTIONS
-    from tasks.segmentation.adapter import SMALL_SETS
-    from tasks.segmentation.sets import KNOWN as SEGMENTATION
-
-    names = [("classification", n) for n in LABELLED]
-    names += [("segmentation", n) for n in dict.fromkeys([*SMALL_SETS, *SEGMENTATION])]
-    names += [("retrieval", n) for n in CAPTIONS] + [("detection", n) for n in DETECTION]
-    made = {p.name: p.name for p in PACKS.values()} | {"coco_val2017_subset": "lvis_coco80"}
-    return {(task, name): made.get(name, "") for task, name in names if name != "scenes"}
+    cards = [card for card in known_cards().values() if not card.drawn]
+    return {(task, card.name): card.prepare for kind, task in TASKS.items() for card in cards if getattr(card, kind)}
 
 
 def check_sets(names: list[str], root: Path) -> Iterator[Checked]:
     """Look at the sets of these names, at all known ones where there is none.
 
+    A name is that of a known set, of a card (`sets/NAME.yaml` under the data root, or a card's path), or the path of a
+    folder or file of a user's own, which is looked at by the task of its form.
+
     Raises: TaskError for an unknown name, naming the nearest.
 
-    Example: `[c.state for c in check_sets(["cars98"], Path("data"))]`
+    Example: `[c.state for c in check_sets(["cars98", "my/folder/"], Path("data"))]`
     """
     known = known_sets()
-    every = sorted({n for _, n in known})
-    for name in names:
-        if name not in every:
-            near = difflib.get_close_matches(name, every, 3, 0.4) or every
-            raise TaskError(f"no data {name!r}; nearest: {', '.join(near)}")
-    for (task, name), pack in known.items():
-        if not names or name in names:
-            yield _checked(task, name, pack, root)
+    wanted = [(name, _asked(name, root, known)) for name in names] or [(name, [task]) for task, name in known]
+    for name, tasks in wanted:
+        for task in tasks:
+            yield _checked(task, name, known.get((task, name), ""), root)
+
+
+def _asked(name: str, root: Path, known: dict[tuple[str, str], str]) -> list[str]:
+    """The tasks that a name is data of."""
+    tasks = [task for task, own in known if own == name]
+    if tasks or name == "scenes":
+        return tasks or [TASKS[kind] for kind in ("classes", "masks", "captions", "boxes")]
+    try:
+        return [TASKS[kind] for kind in kinds_of(name, root)]
+    except Missing as error:
+        every = sorted({n for _, n in known})
+        near = nearest(name, every) or every
+        raise TaskError(f"no data {name!r}: {error}; nearest: {', '.join(near)}") from None
 
 
 def _checked(task: str, name: str, pack: str, root: Path) -> Checked:
-    found, started = Checked(name, task), time.perf_counter()
-    source = ""
+    checked, started = Checked(name, task), time.perf_counter()
     try:
         built = build_task(task, root, {"data": name})
-        source = next((s for s in built.card.sources.values() if s), "")
-        found.problems = missing_of(built, _reported(task, built))
-        found.state = "ok" if not found.problems else "wrong" if _there(found.problems, root) else "missing"
-        if found.state == "ok":
-            _LOOKS[task](found, built)
-            found.fingerprint = built.fingerprint()
-    except (ValueError, OSError, KeyError, IndexError) as error:
-        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        found.state, found.problems = "wrong", [text]
-    found.advice = _advice(found, pack, source)
-    found.seconds = round(time.perf_counter() - started, 2)
-    return found
+        splits = _reported(built)
+        # of the data alone: a task may lack other things, such as weights of its text tower
+        findings = inspect(built.data, built.reads(splits))  # type: ignore[attr-defined]
+        errors = findings.errors
+        if not errors and hasattr(built, "data"):
+            _describe(checked, built, splits)
+        checked.fingerprints, checked.notes = findings.fingerprints, findings.notes
+    except (DataError, TaskError) as error:
+        errors = [error if isinstance(error, DataError) else Wrong(str(error))]
+    checked.problems = list(dict.fromkeys(map(str, errors)))
+    if errors:
+        checked.state = "missing" if all(isinstance(error, Missing) for error in errors) else "wrong"
+        checked.advice = _advice(checked, pack)
+    checked.seconds = round(time.perf_counter() - started, 2)
+    return checked
 
 
-def _there(problems: list[str], root: Path) -> bool:
-    """A complaint about a file that is there, or about a number: nothing is missing, something is wrong."""
-    words = [word.rstrip(":,;") for text in problems for word in text.split() if word.startswith(str(root))]
-    return any("it must have" in text for text in problems) or any(Path(word).is_file() for word in words)
-
-
-def _advice(found: Checked, pack: str, source: str) -> str:
-    if found.state == "ok":
-        return ""
+def _advice(checked: Checked, pack: str) -> str:
     if pack:
         made = PACKS[pack]
-        again = "remove what is named, then " if found.state == "wrong" else ""
+        again = "remove what is named, then " if checked.state == "wrong" else ""
         return f"{again}download {made.source}; {made.needs}; then {made.command}"
-    again = f"then: run_all.py check data {found.name}"
-    if found.state == "wrong":
-        return f"remove what is named and get it again{f' from {source}' if source else ''}; {again}"
-    known = any("http" in text for text in found.problems) or not source
-    return f"{'get that' if known else f'download {source}'} and unpack it, so that the paths named here exist; {again}"
+    again = f"then: run_all.py check data {checked.name}"
+    return f"remove or mend what is named, {again}" if checked.state == "wrong" else f"put it there, {again}"
 
 
-def _reported(task: str, built: Task) -> tuple[str, ...]:
+def _reported(task: Task) -> tuple[str, ...]:
     """The splits that results are reported on."""
-    tests = tuple(getattr(getattr(built, "spec", None), "tests", ()))
-    return tests if task == "classification" else tuple(s for s in built.card.splits if s not in ("train", "minival"))
+    usual = getattr(getattr(task, "data", None), "usual", tuple(task.card.splits))
+    return tuple(s for s in usual if s not in ("train", "minival"))
 
 
-def _classification(found: Checked, task: Any) -> None:
-    from tasks.data.decoding import decode
-
-    for split in ("train", "minival", *task.spec.tests):
-        found.splits[split] = len(task.labelled(split))
-    train = task.labelled("train")
-    found.classes = len(train.classes)
-    found.first, found.last = (train.classes[int(train.labels[i])] for i in (0, -1))
-    test = task.labelled(next(iter(task.spec.tests), "minival"))
-    found.sample = _size(decode(test.read(0), test.names[0]))
-
-
-def _segmentation(found: Checked, task: Any) -> None:
-    for split in task.found.splits():
-        found.splits[split] = len(task.dataset(split))
-    found.classes = len(task.classes)
-    found.first, found.last = task.classes[0], task.classes[-1]
-    split = next(s for s in ("test", "val") if found.splits.get(s))
-    image, target = task.dataset(split)[0]
-    shown = [task.classes[i] for i in target["label"].unique().tolist() if i < len(task.classes)]
-    found.sample = f"{_size(image)} with {', '.join(shown)}"
+def _describe(checked: Checked, task: Any, reported: tuple[str, ...]) -> None:
+    """Counts, labels and one decoded picture."""
+    data = task.data
+    for split in [s for s in data.splits if s in ("train", "minival") or s in reported]:
+        checked.splits[split] = len(data.load(split))
+    shown: Split = data.whole(next(iter(reported), "train"))
+    if isinstance(shown, Captioned):
+        checked.first, checked.last = shown.captions[0][0], shown.captions[-1][-1]
+    elif isinstance(shown, Labelled):
+        train: Labelled = data.whole("train") if "train" in data.splits else shown
+        checked.classes = len(train.classes)
+        checked.first, checked.last = (train.classes[int(np.ravel(train.labels[i])[0])] for i in (0, -1))
+    else:
+        names = shown.labels.names if isinstance(shown, Boxed) else shown.meaning.names
+        checked.classes, checked.first, checked.last = len(names), names[0], names[-1]
+    checked.sample = _sample(shown)
 
 
-def _retrieval(found: Checked, task: Any) -> None:
-    from tasks.retrieval.captions import caption_data, load_captions
-
-    for split in caption_data(task.options.data).sizes:
-        found.splits[split] = len(load_captions(task.root, task.options.data, split))
-    test = load_captions(task.root, task.options.data, "test")
-    found.first, found.last = test.captions[0][0], test.captions[-1][-1]
-    found.sample = _size(task.dataset("test")[0][0])
-
-
-def _detection(found: Checked, task: Any) -> None:
-    for split in task.found.files:
-        if task.found.path(task.found.files[split]).is_file():
-            found.splits[split] = len(task.found.labels(split)["images"])
-    truth = task.found.truth("val")
-    found.classes = len(truth.names)
-    found.first, found.last = truth.names[0], truth.names[-1]
-    image, target = task.dataset("val")[0]
-    height, width = target["size"].tolist()
-    found.sample = f"a picture of {width}x{height} px padded to {image.shape[-1]}, {len(truth.box)} boxes in val"
-
-
-def _size(image: Any) -> str:
-    """A picture of one grey would be a broken decoder."""
-    if int(image.max()) == int(image.min()):
-        raise TaskError(f"the first picture is one grey, {int(image.max())}: not a photograph")
-    return f"a picture of {image.shape[2]}x{image.shape[1]} px"
-
-
-_LOOKS: dict[str, Callable[[Checked, Any], None]] = {
-    "classification": _classification, "segmentation": _segmentation, "retrieval": _retrieval, "detection": _detection,
-}  # fmt: skip
+def _sample(split: Split) -> str:
+    content = split.pictures.read(0)
+    pixels = content if isinstance(content, np.ndarray) else read_rgb(content, split.pictures.where(0))
+    if int(pixels.max()) == int(pixels.min()):
+        raise Wrong(f"the first picture is one grey, {int(pixels.max())}: not a photograph",
+                    place=split.pictures.where(0))  # fmt: skip
+    text = f"a picture of {pixels.shape[1]}x{pixels.shape[0]} px"
+    if isinstance(split, Boxed):
+        return f"{text}, {len(split.labels.box):,} boxes"
+    if isinstance(split, Masked):
+        content = split.masks.read(0)
+        assert isinstance(content, bytes)
+        there = np.unique(split.meaning.classes(content, split.masks.where(0)))
+        return f"{text} with {', '.join(split.meaning.names[i] for i in there if i < len(split.meaning.names))}"
+    return text

@@ -42,13 +42,15 @@ def tiny_imagenet(download: Download, out: Path, sizes: Mapping[str, int], say: 
     Raises: TaskError for another layout, or a class with fewer pictures.
     """
     root = download.find("wnids.txt").parent
-    wnids = sorted((root / "wnids.txt").read_text().split())[::2]
-    names = dict(line.split("\t", 1) for line in (root / "words.txt").read_text().splitlines() if "\t" in line)
+    wnids = sorted((root / "wnids.txt").read_text(encoding="utf-8").split())[::2]
+    names = dict(
+        line.split("\t", 1) for line in (root / "words.txt").read_text(encoding="utf-8").splitlines() if "\t" in line
+    )
     listing = root / "val" / "val_annotations.txt"
     if not listing.is_file():
         raise TaskError(f"no {listing}: another layout than the official tiny-imagenet-200")
     index = {wnid: label for label, wnid in enumerate(wnids)}
-    val = [line.split("\t")[:2] for line in listing.read_text().splitlines() if line]
+    val = [line.split("\t")[:2] for line in listing.read_text(encoding="utf-8").splitlines() if line]
     held: dict[str, list[Path]] = {w: [] for w in wnids}
     for name, wnid in val:
         if wnid in held:

@@ -61,7 +61,7 @@ def coco(download: Download, out: Path, sizes: Mapping[str, int], say: Say) -> N
 
 def _json(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise TaskError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict) or (absent := [p for p in parts if not isinstance(found.get(p), list)]):

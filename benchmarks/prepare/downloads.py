@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from tasks.contract import TaskError
 
+# what the readers of archives raise for damaged ones; NotImplementedError, a RuntimeError: another compression
+FAULTS = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError,
+    RuntimeError,
+)  # fmt: skip
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 DEPTH = ("", "*/", "*/*/", "*/*/*/")  # how far below a given path its parts are looked for
 SPARE = 64 << 20  # bytes of the disk that unpacking leaves alone
@@ -82,8 +90,11 @@ def unpack(archive: Path, target: Path) -> None:
             _untar(archive, target)
     except tarfile.FilterError as error:
         raise TaskError(f"{archive} is not unpacked: {error}") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise TaskError(f"{archive} cannot be unpacked: {error}") from error
+    except TaskError:
+        raise
+    except FAULTS as error:
+        why = " ".join(str(error).split()) or "it ends too early"
+        raise TaskError(f"{archive} cannot be unpacked: {why}; download it again") from error
 
 
 def _room(target: Path) -> int:
@@ -109,6 +120,8 @@ def _unzip(archive: Path, target: Path) -> None:
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise TaskError(f"{archive} is not unpacked: {member.filename!r} is a link or a device")
+            if member.flag_bits & 1:
+                raise TaskError(f"{archive} is not unpacked: {member.filename!r} is encrypted; unpack it by hand")
         # sizes are as the archive says; zipfile reads no more than that of a member
         if sum(m.file_size for m in members) > (room := _room(target)):
             raise TaskError(f"{archive} needs more than the {room / 1e9:.1f} GB that are free at {target}")

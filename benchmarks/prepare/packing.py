@@ -116,7 +116,7 @@ def write_tars(folder: Path, stem: str, files: Iterable[tuple[str, bytes]]) -> N
 
 def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def counted(items: Sequence[T], what: str, say: Callable[[str], None]) -> Iterator[T]:

@@ -40,7 +40,7 @@ def voc(download: Download, out: Path, sizes: Mapping[str, int], say: Say) -> No
         listing = lists / f"{split}.txt"
         if not listing.is_file():
             raise TaskError(f"no {listing}: the download is not whole")
-        ids = [check_name(i, str(listing)) for i in listing.read_text().split()]
+        ids = [check_name(i, str(listing)) for i in listing.read_text(encoding="utf-8").split()]
         if len(ids) < count:
             raise TaskError(f"{listing} has {len(ids)} ids, {count} are needed: the download is not whole")
         pairs[split] = [

@@ -1,94 +1,159 @@
-"""Writes the report of a run into its folder."""
+"""Writes the report of folders of results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.report.compare import fastest, points
-from benchmarks.report.confidence import Confidence
-from benchmarks.report.page import answer, build_page, commands, environments
+from benchmarks.report.answers.agreement import disagreements
+from benchmarks.report.answers.answer import Answer, answers
+from benchmarks.report.answers.points import fastest
+from benchmarks.report.answers.questions import Group, entries, failures, newest, title
+from benchmarks.report.answers.verdicts import as_json
+from benchmarks.report.page import build_page, commands, environments
 from benchmarks.report.plots import plot, save_png
-from benchmarks.report.tables import as_csv, cells, latex, markdown, newest, table, title
-from benchmarks.store import Row, Store, write_atomically
+from benchmarks.report.tables import CAPTION, as_csv, as_markdown, latex, markdown, plain, table_of
+from benchmarks.store import Row, Store, key_of, write_atomically
+
+LONGEST = 200  # bytes of a file's name; file systems take 255
 
 
-def write_report(store: Store, within: float = 0.01) -> Path:
-    """`report/` with page.html, tables.md, tables.tex, rows.csv and a PNG of quality against grid and MACs a table.
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Folders of results, read once.
 
-    Raises: ValueError where the folder has no successful row.
-
-    Example: `write_report(Store("results/runs/demo"))`
+    Args:
+        answers: of every table.
+        notes: where the folders do not agree.
     """
-    rows, folder = store.rows(), store.folder / "report"
+
+    stores: tuple[Store, ...]
+    rows: tuple[Row, ...]
+    answers: tuple[Answer, ...]
+    notes: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """All tables, and what failed."""
+        return markdown(self.answers, failures(self.rows))
+
+
+def read_report(stores: Sequence[Store], margin: float | None = None) -> Report:
+    """Read folders and compute every verdict.
+
+    Args:
+        margin: what a replacement may lose, as the metric is shown (points for per cent); None: as the metric says.
+
+    Raises: ValueError where no folder has a successful row.
+
+    Example: `read_report([Store("results/runs/demo")]).answers[0].lines()`
+    """
+    found = entries(stores)
+    if not found:
+        names = ", ".join(str(s.path) for s in stores)
+        raise ValueError(f"no successful row in {names}; run a suite with --out {stores[0].folder} first")
+    rows = tuple(row for store in stores for row in store.rows())
+    return Report(tuple(stores), rows, tuple(answers(found, margin)), tuple(disagreements(stores)))
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """page.html, tables.md, tables.tex, rows.csv, verdicts.json and a PNG of quality against grid and MACs a table.
+
+    Example: `write_report(read_report([store]), store.folder / "report")`
+    """
     texts = {
-        "page.html": build_page(store, within), "tables.md": markdown(rows), "tables.tex": latex(rows),
-        "rows.csv": as_csv(rows),
+        "page.html": build_page(report.stores, report.answers, report.notes), "tables.md": report.markdown(),
+        "tables.tex": latex(report.answers), "rows.csv": as_csv(report.rows),
+        "verdicts.json": json.dumps([as_json(a) for a in report.answers], indent=1) + "\n",
     }  # fmt: skip
-    for name, text in texts.items():
-        write_atomically(folder / name, lambda path, text=text: path.write_text(text))
-    confidence = Confidence(store)
-    for group, choices in points(rows).items():
-        for against in ("grid", "macs"):
-            if against == "grid" or any(c.macs for c in choices):
-                save_png(plot(choices, confidence, against, group[-1]), folder / f"{_file(group)}_{against}.png")
+    _write(folder, texts)
+    for answer in report.answers:
+        _plots(answer, folder)
     return folder
 
 
-def write_measured(store: Store, folder: Path, within: float = 0.01) -> Path:
-    """What is kept of a run for others: README.md with answer, tables, plots, commands and machine, and rows.csv.
+def write_measured(report: Report, folder: Path) -> Path:
+    """What is kept of a run for others: README.md with answer, tables, plots, commands and machine, rows.csv and
+    verdicts.json.
 
     `reading.md` in that folder is taken in where it lies there. Neither pictures nor weights: they may be somebody's.
 
-    Raises: ValueError where the folder has no successful row.
-
-    Example: `write_measured(Store("results/runs/mini"), Path("results/measured/mini"))`
+    Example: `write_measured(read_report([store]), Path("results/measured/mini"))`
     """
-    rows, confidence = store.rows(), Confidence(store)
-    good = newest(rows)
-    if not good:
-        raise ValueError(f"no successful row in {store.path}")
+    good = newest(report.rows)
     folder.mkdir(parents=True, exist_ok=True)
     reading = folder / "reading.md"
-    texts, parts = cells(rows), [f"# {good[-1].get('suite')}\n"]
-    for group, choices in points(rows).items():
-        higher = choices[0].row.get("higher_is_better", True)
-        grids, lines = texts[group]
-        parts += [f"## {title(group)}\n", *(f"- {a}" for a in answer(choices, confidence, group[-1], higher, within))]
-        parts += ["", table(grids, lines), ""]
-        for against in ("grid", "macs"):
-            if against == "grid" or any(c.macs for c in choices):
-                name = f"{_file(group)}_{against}.png"
-                save_png(plot(choices, confidence, against, group[-1]), folder / name)
-                parts.append(f"![{group[-1]} against {against}]({name})\n")
+    suites = " + ".join(dict.fromkeys(str(r.suite) for r in good))
+    parts = [f"# {plain(suites)}\n", *(f"- {plain(note)}" for note in report.notes)]
+    for answer in report.answers:
+        table = table_of(answer)
+        lines = [f"- {plain(line)}" for line in answer.lines()]
+        parts += [f"## {plain(table.title)}\n", *lines, "", as_markdown(table), ""]
+        if any("±" in cell for line in table.lines for cell in line):
+            parts.append(f"{CAPTION}.\n")
+        parts += [f"![{plain(answer.group[-1])} against {a}]({name})\n" for a, name in _plots(answer, folder).items()]
     if reading.is_file():  # what people have to say of the numbers is written by hand
-        parts += ["## Reading it\n", reading.read_text().strip(), ""]
+        parts += ["## Reading it\n", reading.read_text(encoding="utf-8").strip(), ""]
     parts.append("## How it was measured\n")
     for command in commands(good):
-        parts.append(f"- `python {command['text']}` at revision {command['revision']}: {len(command['cells'])} cells")
-    dates = sorted({r["finished"][:10] for r in good if r.get("finished")})
-    parts += [f"- {line}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
+        text = " ".join(command["text"].replace("`", "'").split())
+        parts.append(f"- `python {text}` at revision {plain(command['revision'])}: {len(command['cells'])} cells")
+    dates = sorted({r.finished[:10] for r in good if r.finished})
+    parts += [f"- {plain(line)}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
     parts.append(
-        "“Equal within noise”: the 95 % interval of the difference, a paired bootstrap over the samples of the split, "
-        "holds zero; no difference was shown, which is not to say that there is none. It is not corrected for many "
-        "comparisons and leaves other seeds out. Several seeds are given as mean ± half the range. The best choice is "
-        "named after the fact. Every number is in [rows.csv](rows.csv)."
+        "Verdicts are of non-inferiority: may the flexible model replace the fixed one, if it may lose the margin? "
+        "Differences are flexible minus fixed, positive where the flexible one is better. Every number is in "
+        "[rows.csv](rows.csv), every verdict in [verdicts.json](verdicts.json)."
     )
-    write_atomically(folder / "README.md", lambda path: path.write_text("\n".join(parts) + "\n"))
-    write_atomically(folder / "rows.csv", lambda path: path.write_text(as_csv(rows)))
+    texts = {
+        "README.md": "\n".join(parts) + "\n", "rows.csv": as_csv(report.rows),
+        "verdicts.json": json.dumps([as_json(a) for a in report.answers], indent=1) + "\n",
+    }  # fmt: skip
+    _write(folder, texts)
     return folder
 
 
-def latency_lines(rows: Sequence[Row], latency: float) -> list[str]:
+def latency_lines(found: Sequence[Answer], latency: float) -> list[str]:
     """For each table the best choice that took at most `latency` ms an image in the run's own passes."""
     lines = []
-    for group, choices in points(rows).items():
-        best = fastest(choices, latency, choices[0].row.get("higher_is_better", True))
-        told = f"{best.name}, {100 * best.quality:.1f} %, {1000 / best.rate:.2f} ms" if best else "nothing is so fast"
-        lines.append(f"{title(group)}: {told}")
+    for answer in found:
+        best = fastest(answer.points, latency, answer.rules.higher)
+        told = f"{best.name}, {answer.words.value(best.quality)}, {1000 / (best.rate or 1):.2f} ms" if best else ""
+        lines.append(f"{title(answer.group)}: {told or 'nothing is so fast'}")
     return lines
 
 
-def _file(group: Sequence[str]) -> str:
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        write_atomically(folder / name, functools.partial(Path.write_text, data=text, encoding="utf-8"))
+
+
+def _plots(answer: Answer, folder: Path) -> dict[str, str]:
+    """Files against grid, and against MACs where they are known; by what they are against."""
+    names = {}
+    for against in ("grid", "macs"):
+        if against == "grid" or any(p.macs for p in answer.points):
+            names[against] = f"{_file(answer.group)}_{against}.png"
+            save_png(plot(answer, against), folder / names[against])
+    return names
+
+
+def _file(group: Group) -> str:
     """A file name of letters, digits and dashes: names from data cannot lead out of the folder."""
-    return "-".join("".join(c if c.isalnum() else "-" for c in part).strip("-") for part in group if part)
+    name = "-".join("".join(c if c.isalnum() else "-" for c in part).strip("-") for part in group if part)
+    return name if len(name.encode()) < LONGEST else f"{name[: LONGEST // 8]}-{key_of({'group': group})}"
+
+
+def report_folder(stores: Sequence[Store]) -> Path:
+    """Where a report is written: in the folder itself; of several folders, in one that bears all their names."""
+    if len(stores) == 1:
+        return stores[0].folder / "report"
+    return Path("results/reports") / "+".join(s.folder.name or "." for s in stores)
+
+
+def as_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The newest successful rows as JSON."""
+    return [row.to_json() for row in newest(rows)]

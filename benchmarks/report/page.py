@@ -4,97 +4,66 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.compare import Point, cheapest, front, points, verdicts
-from benchmarks.report.confidence import DRAWS, Confidence
+from benchmarks.report.answers.answer import Answer
+from benchmarks.report.answers.matrix import matrix
+from benchmarks.report.answers.questions import failures, newest
 from benchmarks.report.plots import plot, svg
 from benchmarks.report.published import beside
-from benchmarks.report.tables import cells, failures, newest, title
+from benchmarks.report.tables import CAPTION, table_of
 from benchmarks.store import Row, Store
-from benchmarks.store.gallery import FOLDER
+from benchmarks.store.gallery import kept_pictures
 
 PICTURES = 36  # more make the page heavy; the rest stays in its folder
 
 
-def answer(choices: Sequence[Point], confidence: Confidence, metric: str, higher: bool, within: float) -> list[str]:
-    """Sentences that answer the question of the bench for one table.
+def build_page(stores: Sequence[Store], answers: Sequence[Answer], notes: Sequence[str] = ()) -> str:
+    """HTML of folders of results; everything is inside the file, and whatever comes from data is escaped.
 
-    Example: `answer(points(rows)[group], Confidence(store), "top1", True, 0.01)`
-    """
-    lines = [v.sentence() for v in verdicts(choices, confidence, higher)]
-    found = cheapest(choices, within, higher)
-    if found:
-        good, best = found
-        cost = f"{best.macs / 1e9:.3g} GMACs an image"
-        lines.append(f"Best on this split: {best.name}, {100 * best.quality:.1f} % {metric} for {cost}.")
-        if good != best:
-            lines.append(
-                f"Within {_points(within)} of it the cheapest is {good.name}: {100 * good.quality:.1f} % for "
-                f"{good.macs / 1e9:.3g} GMACs, {best.macs / good.macs:.1f} times fewer."
-            )
-        else:
-            lines.append(f"Nothing cheaper comes within {_points(within)} of it.")
-    steps = front(choices, higher)
-    if len(steps) > 1:
-        shown = "; ".join(f"{p.name}: {100 * p.quality:.1f} % for {p.macs / 1e9:.3g}" for p in steps)
-        lines.append(f"More quality costs more GMACs along: {shown}.")
-    chance = choices[0].row["metrics"].get(f"chance_{metric}")
-    if chance is not None:
-        lines.append(f"Chance is {100 * chance:.2g} %.")
-    return lines or ["No backbone here can be compared: no flexible one beside a fixed one, no known cost."]
+    Args:
+        answers: of all their tables.
+        notes: what the reader must know of the folders, such as where they do not agree.
 
-
-def _points(within: float) -> str:
-    return f"{100 * within:g} point{'' if within == 0.01 else 's'}"
-
-
-def build_page(store: Store, within: float = 0.01) -> str:
-    """HTML of a folder's rows; everything is inside the file, and whatever comes from data is escaped.
-
-    Raises: ValueError where the folder has no successful row.
-
-    Example: `Path("page.html").write_text(build_page(Store("results/runs/demo")))`
+    Example: `Path("page.html").write_text(build_page([store], answers(entries([store]))))`
     """
     from jinja2 import Environment, FileSystemLoader
 
-    rows = store.rows()
-    good, confidence = newest(rows), Confidence(store)
-    if not good:
-        raise ValueError(f"no successful row in {store.path}; run a suite with --out {store.folder} first")
-    texts, parts = cells(rows), []
-    for group, choices in points(rows).items():
-        metric, higher = group[-1], choices[0].row.get("higher_is_better", True)
-        grids, lines = texts[group]
+    rows = [row for store in stores for row in store.rows()]
+    good = newest(rows)
+    parts = []
+    for one in answers:
+        table = table_of(one)
         parts.append({
-            "title": title(group), "answer": answer(choices, confidence, metric, higher, within),
-            "plots": [_both(choices, confidence, a, metric) for a in ("grid", "macs", "rate") if _drawable(choices, a)],
-            "grids": grids, "lines": lines, "published": beside(choices),
+            "title": table.title, "answer": one.lines(), "details": one.details(),
+            "plots": [_both(one, against) for against in ("grid", "macs", "rate") if _drawable(one, against)],
+            "grids": table.columns, "lines": table.lines, "published": beside(one.points),
         })  # fmt: skip
-    several = len({r.get("seed") for r in good}) > 1
-    dates = sorted(r["finished"][:10] for r in good if r.get("finished"))
+    dates = sorted(r.finished[:10] for r in good if r.finished)
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
+    columns, lines = matrix(answers)
+    pictures = [p for store in stores for p in _pictures(store)][:PICTURES]  # before the faults are listed
     return page.render(
-        name=good[-1].get("suite") or store.folder.name, rows=len(good), draws=DRAWS, parts=parts,
-        seeds=": tables give mean ± half the range over them" if several else "",
-        dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated", costs=_costs(good),
-        pictures=_pictures(store), failed=[f"{k}: {v}" for k, v in failures(rows).items()],
-        commands=commands(good), environments=environments(good),
+        name=" + ".join(dict.fromkeys(r.suite or "" for r in good)) or stores[0].folder.name, rows=len(good),
+        dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated", parts=parts, caption=CAPTION,
+        columns=columns, matrix=lines, notes=[*notes, *(f for store in stores for f in store.faults)],
+        costs=_costs(good), pictures=pictures,
+        failed=[f"{k}: {v}" for k, v in failures(rows).items()], commands=commands(good),
+        environments=environments(good),
     )  # fmt: skip
 
 
-def _drawable(choices: Sequence[Point], against: str) -> bool:
-    return against == "grid" or any(c.macs if against == "macs" else c.rate for c in choices)
+def _drawable(one: Answer, against: str) -> bool:
+    return against == "grid" or any(p.macs if against == "macs" else p.rate for p in one.points)
 
 
-def _both(choices: Sequence[Point], confidence: Confidence, against: str, metric: str) -> dict[str, str]:
-    found = {"alt": f"{metric} against {against}"}
+def _both(one: Answer, against: str) -> dict[str, str]:
+    found = {"alt": f"{one.group[-1]} against {against}"}
     for theme in ("light", "dark"):
-        text = svg(plot(choices, confidence, against, metric, theme))
+        text = svg(plot(one, against, theme))
         found[theme] = "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
     return found
 
@@ -115,16 +84,15 @@ def _costs(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _pictures(store: Store) -> list[dict[str, str]]:
-    folder = (store.folder / FOLDER).resolve()
-    index = folder / "index.json"
-    if not index.is_file():
-        return []
-    found = []
-    for name, caption in json.loads(index.read_text()).items():
-        path = (folder / name).resolve()
-        if path.parent == folder and path.is_file():  # a name can not point out of the folder
-            found.append({"data": _jpeg(path), "caption": str(caption)})
-    return found[:PICTURES]
+    shown = []
+    for path, caption in kept_pictures(store):
+        try:
+            shown.append({"data": _jpeg(path), "caption": caption})
+        except (OSError, ValueError, SyntaxError) as error:  # PIL raises the last for a damaged PNG
+            store.report_fault(f"{path} cannot be read and is left out: {error}")
+        if len(shown) == PICTURES:
+            break
+    return shown
 
 
 def _jpeg(path: Path) -> str:
@@ -152,7 +120,7 @@ def _short(command: str) -> str:
 
 
 def environments(rows: Sequence[Row]) -> list[str]:
-    found = {}
+    found: dict[str, None] = {}
     for row in rows:
         env = row.get("env") or {}
         versions = ", ".join(f"{k} {v}" for k, v in (env.get("versions") or {}).items())

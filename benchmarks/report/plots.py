@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.compare import Point, is_flexible
-from benchmarks.report.confidence import Confidence
+from benchmarks.report.answers.answer import Answer
+from benchmarks.report.answers.points import Point, is_flexible
+from benchmarks.report.statistics.front import FAINT, SOLID
+from benchmarks.report.tables import half_width
 
 # Okabe and Ito: told apart by colour-blind readers; the flexible models take the strongest
 FLEXIBLE, FIXED = ("#0072B2", "#56B4E9"), ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -18,48 +19,59 @@ THEMES = {"light": ("#1b1b1b", "#d5d5d5"), "dark": ("#e8e8e8", "#4a4a4a")}
 AXES = {"grid": "patches a side", "macs": "GMACs an image", "rate": "images/s in this run"}
 
 
-def plot(choices: Sequence[Point], confidence: Confidence, against: str, metric: str, theme: str = "light") -> Any:
-    """A matplotlib figure, 5 x 3.6 inches, of quality in % against `grid`, `macs` or `rate`.
+def plot(answer: Answer, against: str, theme: str = "light") -> Any:
+    """A matplotlib figure, 5 x 3.6 inches, of quality against `grid`, `macs` or `rate`.
 
-    Bars are 95 % intervals over samples. Transparent, so that it lies on light and dark pages.
+    Bars are 95 % intervals over samples and training runs; open marks stand for a single run. Against cost, marks are
+    solid where a choice is on the front in half of the draws, and faint where it is in fewer than 5 %. Transparent, so
+    that it lies on light and dark pages.
 
-    Example: `plot(points(rows)[group], Confidence(store), "grid", "top1").savefig("top1.png")`
+    Example: `plot(answers(entries([store]))[0], "grid").savefig("top1.png")`
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     ink, faint = THEMES[theme]
+    choices, scale = [p for p in answer.points if not p.view] or answer.points, answer.words.scale
+    shares = dict(zip((p.name for p in answer.choices), answer.front, strict=True))
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(c.backbone for c in choices))
     trains = list(dict.fromkeys(c.train for c in choices))
-    flexible = [n for n in names if is_flexible(n)]
+    flexible = [n for n in names if is_flexible(next(c.row for c in choices if c.backbone == n))]
     fixed = [n for n in names if n not in flexible]
     colours = {n: FLEXIBLE[i % 2] for i, n in enumerate(flexible)} | {n: FIXED[i % 4] for i, n in enumerate(fixed)}
     for name in (*flexible, *fixed):
         for number, train in enumerate(trains):
-            line = [(_place(c, against), c) for c in choices if (c.backbone, c.train) == (name, train)]
-            line = sorted(((x, c) for x, c in line if x is not None), key=lambda p: p[0])
+            own = [(_place(c, against), c) for c in choices if (c.backbone, c.train) == (name, train)]
+            line = sorted(((x, c) for x, c in own if x is not None), key=lambda pair: pair[0])
             if not line:
                 continue
-            bars = [confidence.interval(c.row) or (c.quality, c.quality) for _, c in line]
-            below = [max(0.0, 100 * (c.quality - low)) for (_, c), (low, _) in zip(line, bars, strict=True)]
-            above = [max(0.0, 100 * (high - c.quality)) for (_, c), (_, high) in zip(line, bars, strict=True)]
             label = name if train == "-" else f"{name}, trained at {train}"
+            colour, mark = colours[name], MARKS[number % 4]
             axes.errorbar(
-                [x for x, _ in line], [100 * c.quality for _, c in line], [below, above], label=label,
-                color=colours[name], linestyle=STYLES[number % 4], marker=MARKS[number % 4], markersize=4,
-                linewidth=2.2 if name in flexible else 1.4, elinewidth=0.8, capsize=2,
+                [x for x, _ in line], [scale * c.quality for _, c in line],
+                [scale * (half_width(answer, c) or 0.0) for _, c in line], label=label, color=colour,
+                linestyle=STYLES[number % 4], marker=mark, markersize=0, linewidth=2.2 if name in flexible else 1.4,
+                elinewidth=0.8, capsize=2,
             )  # fmt: skip
+            for x, c in line:
+                share = 1.0 if against == "grid" else shares.get(c.name, 0.0)
+                alpha = 1.0 if share >= SOLID else 0.6 if share >= FAINT else 0.25
+                axes.plot(
+                    x, scale * c.quality, marker=mark, markersize=5, color=colour, alpha=alpha, linestyle="none",
+                    fillstyle="full" if len(c.rows) > 1 or not c.trained else "none",
+                )  # fmt: skip
     axes.set_xlabel(AXES[against], color=ink)
-    axes.set_ylabel(f"{metric} in %", color=ink)
+    unit = f" in {answer.words.unit}" if answer.words.unit else ""
+    axes.set_ylabel(f"{answer.group[-1]}{unit}", color=ink)
     if against != "grid":
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_xticks(sorted({x for c in choices if (x := _place(c, "grid")) is not None}))
+        axes.set_xticks(sorted({side for c in choices if (side := _place(c, "grid")) is not None}))
     axes.tick_params(colors=ink, which="both")
     axes.grid(color=faint, linewidth=0.5)
     for spine in axes.spines.values():

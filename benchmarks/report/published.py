@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.report.compare import Point
+from benchmarks.report.answers.points import Point
+from tasks.contract import Metric
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 
@@ -47,7 +48,7 @@ def published(folder: Path = FOLDER) -> tuple[Published, ...]:
     """
     found = []
     for path in sorted(folder.glob("*.yaml")):
-        for number, entry in enumerate(yaml.safe_load(path.read_text())["numbers"], 1):
+        for number, entry in enumerate(yaml.safe_load(path.read_text(encoding="utf-8"))["numbers"], 1):
             try:
                 one = Published.model_validate(entry)
             except ValueError as error:
@@ -70,12 +71,12 @@ def beside(choices: Sequence[Point], numbers: Sequence[Published] | None = None)
             grids = (point.train, point.grid, row["protocol"])
             if grids != (one.train_grid or "-", one.eval_grid, one.protocol):
                 continue
+            metric = Metric.of(row)
+            here = f"{point.name}: {metric.show(point.quality)} here"
             if one.value is None:
-                lines.append(f"{point.name}: {100 * point.quality:.1f} % here; published: unknown ({one.source}).")
-            else:
-                gap = 100 * point.quality - one.value
-                lines.append(
-                    f"{point.name}: {100 * point.quality:.1f} % here, {one.value:.1f} % published ({one.status}, "
-                    f"{one.source}): {gap:+.1f} points."
-                )
+                lines.append(f"{here}; published: unknown ({one.source}).")
+                continue
+            value = one.value / (metric.scale or 1.0)
+            gap = metric.show_difference(point.quality - value)
+            lines.append(f"{here}, {metric.show(value)} published ({one.status}, {one.source}): {gap}.")
     return lines

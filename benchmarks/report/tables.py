@@ -1,163 +1,132 @@
-"""Rows to tables: a line for each backbone and training grid, a column for each evaluation grid."""
+"""Tables of a report: a line for each backbone and training, a column for each evaluation grid."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+
+from benchmarks.report.answers.answer import Answer
+from benchmarks.report.answers.points import Point
+from benchmarks.report.answers.questions import grid_order, newest, title
+from benchmarks.report.statistics.variance import ALPHA, quantile
 from benchmarks.store import Row
-from tasks.contract import Recipe
 
-Group = tuple[str, ...]
+CAPTION = "± is half a 95 % interval over samples and training runs, where several were made"
 
 
-def newest(rows: Sequence[Row]) -> list[Row]:
-    """Successful rows, the newest of each row key; `variant` names the options and recipe values by which rows of one
-    table would differ. Two heads on one data set, or two lengths of training, are never two seeds of one.
+@dataclass(frozen=True)
+class Table:
+    """A table as text. `lines`: backbone, training, a cell for each of `columns`; a hole is a dash."""
 
-    A backbone that comes with several sets of options bears them in its name.
+    title: str
+    columns: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+
+def table_of(answer: Answer) -> Table:
+    """Each cell the mean over seeds, ± half its 95 % interval where that is known.
+
+    Example: `table_of(answers(entries([store]))[0]).lines`
     """
-    good = _named(list({r["row_key"]: r for r in rows if r["status"] == "ok"}.values()))
-    asked = [(row, {k: f"{k}={v}" for k, v in {**(row.get("options") or {}), **_recipe(row)}.items()}) for row in good]
-    count: Counter[tuple] = Counter(_question(row) for row, _ in asked)
-    shared = Counter((_question(row), text) for row, options in asked for text in options.values())
-    return [
-        {**row, "variant": " ".join(t for t in options.values() if shared[_question(row), t] < count[_question(row)])}
-        for row, options in asked
-    ]
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for backbone, train, column in answer.places:
+        cells.setdefault((backbone, train), {})[column] = "-"
+    for point in answer.points:
+        column = f"{point.grid} {point.view}".strip()
+        cells.setdefault((point.backbone, point.train), {})[column] = cell(answer, point)
+    columns = sorted({c for own in cells.values() for c in own}, key=grid_order)
+    lines = sorted(cells.items(), key=lambda item: (item[0][0], grid_order(item[0][1])))
+    unit = f" in {answer.words.unit}" if answer.words.unit else ""
+    return Table(
+        f"{title(answer.group)}{unit}", tuple(columns),
+        tuple((*names, *(own.get(c, "-") for c in columns)) for names, own in lines),
+    )  # fmt: skip
 
 
-def _recipe(row: Row) -> dict[str, Any]:
-    # a row that is older than a value of recipes was made with that value's default
-    return dataclasses.asdict(Recipe()) | row["recipe"] if row.get("recipe") else {}
+def cell(answer: Answer, point: Point) -> str:
+    """`55.0`, `55.0 ± 1.2`; over seeds alone where nothing is kept of samples."""
+    digits = answer.words.digits
+    text = f"{answer.words.scale * point.quality:.{digits}f}"
+    half = half_width(answer, point)
+    return text if half is None else f"{text} ± {answer.words.scale * half:.{digits}f}"
 
 
-def _named(rows: list[Row]) -> list[Row]:
-    built = {(r["backbone"], _options(r)) for r in rows}
-    several = Counter(name for name, _ in built)
-    return [
-        {**r, "backbone": f"{r['backbone']} ({_options(r)})"} if several[r["backbone"]] > 1 and _options(r) else r
-        for r in rows
-    ]
+def half_width(answer: Answer, point: Point) -> float | None:
+    """Half the 95 % interval of a choice, in the unit of the metric; None where nothing is known of its spread."""
+    found = point.estimate(answer.rules.fraction)
+    if found is not None:
+        return found.half_width()
+    if len(point.rows) < 2:
+        return None
+    values = np.array([row.metrics[row.metric or ""] for row in point.rows], np.float64)
+    return float(quantile(1 - ALPHA / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
-def _options(row: Row) -> str:
-    return " ".join(f"{k}={v}" for k, v in sorted((row.get("backbone_options") or {}).items()))
+def markdown(answers: Sequence[Answer], failed: Mapping[str, str] | None = None) -> str:
+    """All tables, and what failed.
 
-
-def _question(row: Row) -> tuple:
-    return row["task"], (row.get("options") or {}).get("data"), row["protocol"]
-
-
-def group_of(row: Row) -> Group:
-    """Which table a row of `newest` is in: task, data with its variant, protocol, split, metric."""
-    metric = row.get("metric") or next(iter(row["metrics"]), "")
-    data = f"{(row.get('options') or {}).get('data', '')} {row.get('variant', '')}".strip()
-    return (row["task"], data, row["protocol"], row["split"], metric)
-
-
-def pivot(rows: Sequence[Row]) -> dict[Group, dict[tuple[str, str], dict[str, list[float | None]]]]:
-    """`{(task, data, protocol, split, metric): {(backbone, train grid): {eval grid: values of all seeds}}}`.
-
-    Different protocols are never in one table.
+    Example: `print(markdown(answers(entries([Store("results/runs/mini")]))))`
     """
-    tables: dict[Group, dict[tuple[str, str], dict[str, list[float | None]]]] = {}
-    for row in newest(rows):
-        metric = row.get("metric") or next(iter(row["metrics"]), "")
-        group = group_of(row)
-        train = "-" if row["train_grid"] is None else str(row["train_grid"])
-        grid = str(row["eval_grid"]) + ("" if row.get("resize", "pi") == "pi" else f" {row['resize']}")
-        line = tables.setdefault(group, {}).setdefault((row["backbone"], train), {})
-        line.setdefault(grid, []).append(row["metrics"].get(metric))
-    return tables
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Tables in percent; a hole is a dash, several seeds are `mean ± half the range`. Holes stay holes.
-
-    Example: `print(markdown(Store("results/runs/mini").rows()))`
-    """
-    parts = []
-    for group, (grids, lines) in cells(rows).items():
-        parts.append(f"### {title(group)}\n\n{table(grids, lines)}")
-    if left := failures(rows):
-        parts.append("\n".join(["### failed", "", *(f"- {k}: {v}" for k, v in left.items())]))
+    parts = [f"### {plain(table.title)}\n\n{as_markdown(table)}" for table in map(table_of, answers)]
+    if any("±" in part for part in parts):
+        parts.append(CAPTION + ".")
+    if failed:
+        parts.append("\n".join(["### failed", "", *(f"- {plain(k)}: {plain(v)}" for k, v in failed.items())]))
     return "\n\n".join(parts) + "\n"
 
 
-def table(grids: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """One table of `cells` as markdown; a bar in a name cannot break it."""
-    head = [f"| backbone | trained at | {' | '.join(grids)} |", f"| --- | ---: |{' ---: |' * len(grids)}"]
-    return "\n".join([*head, *(f"| {' | '.join(c.replace('|', '/') for c in line)} |" for line in lines)])
+def as_markdown(table: Table) -> str:
+    """One table; what comes from data can neither break it nor be HTML."""
+    head = [
+        f"| backbone | trained at | {' | '.join(map(plain, table.columns))} |",
+        f"| --- | ---: |{' ---: |' * len(table.columns)}",
+    ]
+    return "\n".join([*head, *(f"| {' | '.join(map(plain, line))} |" for line in table.lines)])
 
 
-def failures(rows: Sequence[Row]) -> dict[str, str]:
-    """Label and error of cells that failed and have no successful row."""
-    failed = {r.get("label") or r["backbone"]: r["error"] for r in rows if r["status"] == "failed" and "error" in r}
-    ran = {r.get("label") for r in newest(rows)}
-    return {k: v for k, v in failed.items() if k not in ran}
+_MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", "[": "&#91;", "`": "&#96;", "|": "/", "\n": " ", "\r": " "})
 
 
-def title(group: Group) -> str:
-    """`task data protocol, split, metric in %`."""
-    task, data, protocol, split, metric = group
-    return " ".join(f"{task} {data} {protocol}, {split}, {metric} in %".split())
+def plain(text: str) -> str:
+    """Text for markdown that is neither HTML, a link, a picture nor code, and cannot break a table.
+
+    Example: `plain("<script>")` is "&lt;script>"
+    """
+    return text.translate(_MARKDOWN)
 
 
-def cells(rows: Sequence[Row]) -> dict[Group, tuple[list[str], list[list[str]]]]:
-    """Each table as text: its grids, and lines of backbone, training grid and a cell for each grid."""
-    found = {}
-    for group, lines in pivot(rows).items():
-        grids = sorted({g for line in lines.values() for g in line}, key=_grid_order)
-        ordered = sorted(lines.items(), key=lambda x: (x[0][0], _grid_order(x[0][1])))
-        found[group] = (grids, [[*names, *(_cell(line.get(g)) for g in grids)] for names, line in ordered])
-    return found
+_LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$",
+          "^": r"\^{}", "~": r"\~{}"}  # fmt: skip
 
 
-_LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "±": r"$\pm$"}
-
-
-def latex(rows: Sequence[Row]) -> str:
+def latex(answers: Sequence[Answer]) -> str:
     """The same tables for booktabs."""
 
     def safe(text: str) -> str:
-        return "".join(_LATEX.get(c, c) for c in text.replace("\\", "/"))
+        return "".join(_LATEX.get(c, c) for c in text.replace("\\", "/").replace("\n", " "))
 
     parts = []
-    for group, (grids, lines) in cells(rows).items():
-        body = [" & ".join(safe(cell) for cell in line) + r" \\" for line in lines]
-        head = " & ".join(["backbone", "trained at", *map(safe, grids)]) + r" \\"
+    for table in map(table_of, answers):
+        body = [" & ".join(map(safe, line)) + r" \\" for line in table.lines]
+        head = " & ".join(["backbone", "trained at", *map(safe, table.columns)]) + r" \\"
         parts.append("\n".join([
-            f"% {title(group)}", rf"\begin{{tabular}}{{l{'r' * (len(grids) + 1)}}}", r"\toprule", head, r"\midrule",
-            *body, r"\bottomrule", r"\end{tabular}",
+            f"% {table.title}".replace("\n", " "), rf"\begin{{tabular}}{{l{'r' * (len(table.columns) + 1)}}}",
+            r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}",
         ]))  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """One line a row and metric, values as fractions."""
+    """One line a row and metric, values as fractions or in the metric's unit."""
     keys = ("suite", "task", "protocol", "backbone", "train_grid", "eval_grid", "resize", "seed", "split")
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*keys, "data", "metric", "value", "row_key"])
     for row in newest(rows):
-        for metric, value in row["metrics"].items():
-            data = (row.get("options") or {}).get("data", "")
-            writer.writerow([*(row.get(k) for k in keys), data, metric, value, row["row_key"]])
+        for metric, value in row.metrics.items():
+            writer.writerow([*(row.get(k) for k in keys), row.options.get("data", ""), metric, value, row.row_key])
     return out.getvalue()
-
-
-def _cell(values: Any) -> str:
-    if not values or any(v is None for v in values):
-        return "-"
-    mean = 100 * sum(values) / len(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {50 * (max(values) - min(values)):.1f}"
-
-
-def _grid_order(text: str) -> tuple[int, str]:
-    digits = "".join(c if c.isdigit() else " " for c in text).split()
-    return (int(digits[0]) if digits else 0, text)

@@ -22,14 +22,15 @@ from PIL import Image, features
 
 from backbones import build_backbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
-from benchmarks.engine.sweep import eval_batches, sweep
+from benchmarks.engine.batches.evaluation import eval_batches
+from benchmarks.engine.sweep import sweep
 from benchmarks.speed.throughput import take_turns
 from tasks import build_task
 from tasks.classification.preprocess import evaluation_view, larger_side
 from tasks.contract import Batch
 from tasks.data.decoding import decode
-from tasks.data.formats import read_columns
 from tasks.data.pictures import check_picture, read_picture, read_rgb
+from tasks.data.readers.tables import Column, open_parquet
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
@@ -52,8 +53,8 @@ def drawn(count: int) -> list[bytes]:
 
 def packed(path: Path, count: int) -> list[bytes]:
     """Pictures of a parquet pack as JPEG files of their own size, whatever the pack holds."""
-    column = read_columns([path], ("image",))["image"]
-    return [as_jpeg(Image.fromarray(read_rgb(column[i].as_py()))) for i in range(min(count, len(column)))]
+    column = Column(open_parquet([path]), "image")
+    return [as_jpeg(Image.fromarray(read_rgb(column.read(i)))) for i in range(min(count, len(column)))]
 
 
 def as_jpeg(image: Image.Image) -> bytes:

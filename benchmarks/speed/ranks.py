@@ -90,7 +90,9 @@ def main() -> None:
     found = {}
     for way in ways:
         command = [sys.executable, "-m", "benchmarks.speed.ranks", *sys.argv[1:], "--way", way]
-        found[way] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found[way] = json.loads(
+            subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
+        )
     assert len({f["ranks"] for f in found.values()}) == 1, f"ranks differ: {found}"
     counting = found["counting in tiles"]
     where = torch.cuda.get_device_name() if args.device != "cpu" else cpu_name()
@@ -105,7 +107,7 @@ def main() -> None:
 def cpu_name() -> str:
     """Model name of the processor, as Linux tells it."""
     try:
-        with open("/proc/cpuinfo") as lines:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.machine()

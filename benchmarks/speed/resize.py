@@ -17,7 +17,7 @@ import torch
 from timm.layers.patch_embed import resample_patch_embed
 from timm.models.vision_transformer import VisionTransformer
 
-from backbones.features import Normalisation
+from backbones.contract import Normalisation
 from backbones.flexible import FlexiBackbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
 from backbones.resize import _pseudo_inverse, interpolation_matrix, resize_patch_kernel

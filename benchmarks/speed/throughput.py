@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backbones.cost import macs
 from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
-from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
+from benchmarks.cost.macs import FORWARD_AND_BACKWARD
 from benchmarks.speed.contenders import Contender, build, compiled, eager
 
 WARM_UP = 2

@@ -108,7 +108,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
     rows += published_rows(settings)
     result = {"pictures": count, "native_patch": list(native), "native_top1": native_right / count,
               "patchwise_logit_difference": patchwise, "rows": rows}  # fmt: skip
-    (out / "table.md").write_text(table(result))
+    (out / "table.md").write_text(table(result), encoding="utf-8")
     plot(result, settings.backbone, out / "pi_resize.png")
     return result
 

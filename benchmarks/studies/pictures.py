@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.experiments.pretrain_data import Pictures, load_tiny_imagenet
+from benchmarks.studies.tiny_imagenet import Pictures, load_tiny_imagenet
 from tasks.data.pictures import read_rgb
 
 

@@ -105,7 +105,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
     ]
     kinds = {kind: placed(cka) for kind, cka in matrices.items()}
     result = {"pictures": seen, "states": rows, "kinds": kinds}
-    (out / "table.md").write_text(table(result))
+    (out / "table.md").write_text(table(result), encoding="utf-8")
     plot(result, out / "representations.png")
     return result
 

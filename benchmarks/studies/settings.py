@@ -19,7 +19,7 @@ import torch
 import yaml
 
 FOLDER = Path(__file__).parent / "scales"
-STUDIES = ("acceleration", "pi_resize", "representations")
+STUDIES = ("pi_resize", "representations")
 
 
 def _known(name: str, known: Sequence[str], what: str) -> str:
@@ -40,7 +40,7 @@ def read_settings(study: str, scale: str = "mini", changes: Sequence[str] = ()) 
     Example: `read_settings("pi_resize", "mini", ["backbone=vit_nano_g8"]).backbone`
     """
     module = importlib.import_module(f"benchmarks.studies.{_known(study, STUDIES, 'study')}")
-    scales = yaml.safe_load((FOLDER / f"{study}.yaml").read_text())
+    scales = yaml.safe_load((FOLDER / f"{study}.yaml").read_text(encoding="utf-8"))
     values = dict(scales[_known(scale, list(scales), f"scale of {study}")])
     for change in changes:
         key, equals, value = change.partition("=")
@@ -64,14 +64,16 @@ def run_study(
     made = provenance(device)  # before: the code may change while a long run goes on
     result = importlib.import_module(f"benchmarks.studies.{study}").run(settings, data, out, device)
     record = {"study": study, "settings": dataclasses.asdict(settings), **result, "made": made}
-    (out / "result.json").write_text(json.dumps(record, indent=1) + "\n")
+    (out / "result.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return record
 
 
 def provenance(device: str) -> dict[str, str]:
     """Code revision, machine, versions and date of a measurement."""
     here = Path(__file__).parent
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
+    )
     return {
         "revision": found.stdout.strip() or "unknown",
         "device": torch.cuda.get_device_name() if torch.device(device).type == "cuda" else f"{platform.machine()} CPU",
@@ -96,4 +98,4 @@ def study_main(study: str, arguments: Sequence[str] | None = None) -> None:
         run_study(study, options.scale, options.data, options.out, options.device, changes)
     except ValueError as error:
         parser.exit(2, f"error: {error}\n")
-    print((options.out / "table.md").read_text())
+    print((options.out / "table.md").read_text(encoding="utf-8"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.classification.readers import Labelled
-from tasks.classification.sources import DataSpec, load, missing
 from tasks.contract import Task
+from tasks.contract.task import sums_of_mean
+from tasks.data.errors import DataError
+from tasks.data.sets.labelled import LabelledSet
+from tasks.data.splits import Labelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,11 +21,10 @@ if TYPE_CHECKING:
 
 
 class LabelledTask(Task):
-    """A task whose pictures have a class. Subclasses set `data` (its name) and `spec` before anything is asked."""
+    """A task whose pictures have a class. Subclasses set `data` before anything is asked."""
 
     skippable = True
-    data: str
-    spec: DataSpec
+    data: LabelledSet
 
     @functools.cached_property
     def _loaded(self) -> dict[str, Labelled]:
@@ -32,19 +33,22 @@ class LabelledTask(Task):
     def labelled(self, split: str) -> Labelled:
         """Names, labels and encoded pictures of a split, listed once."""
         if split not in self._loaded:
-            self._loaded[split] = load(self.root, self.data, split)
+            self._loaded[split] = self.data.load(split)
         return self._loaded[split]
 
     @functools.cached_property
     def classes(self) -> int:
         return len(self.labelled("train").classes)
 
-    def missing(self, splits: tuple[str, ...] = ()) -> list[str]:
-        reported = splits or tuple(list(self.spec.tests)[:1])
-        return missing(self.root, self.data, ("train", *reported))
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for the first of the set."""
+        return ("train", *(splits or self.data.reported[:1]))
 
-    def fingerprint(self) -> str:
-        return self.labelled("train").fingerprint()
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(self.reads(splits))
+
+    def fingerprint(self, split: str = "train") -> str:
+        return self.labelled(split).fingerprint
 
     def allowed(self, split: str) -> Tensor | None:
         """bool [C] of labels that may be predicted, None for all."""
@@ -65,14 +69,7 @@ class LabelledTask(Task):
 
         return accuracy(records) | {"chance_top1": 1 / self.classes}
 
-    def resampled(self, samples: Mapping[str, Any], weights: np.ndarray) -> np.ndarray:
-        import torch
-
-        from tasks.classification.scoring import right
-        from tasks.contract.meters import weighted_mean
-
-        records = {name: torch.from_numpy(samples[name]) for name in ("ranked", "label")}
-        label = records["label"] if records["label"].ndim == 2 else records["label"][:, None]
-        values = np.full(len(label), np.nan)
-        values[(label >= 0).any(1).numpy()] = right(records)["top1"].numpy()
-        return weighted_mean(values, weights)
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        ranked, label = samples["ranked"], samples["label"].reshape(len(samples["label"]), -1)
+        values = np.where((label >= 0).any(1), (ranked[:, :1] == label).any(1), np.nan)
+        return sums_of_mean(values)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from tasks.classification.preprocess import evaluation_view, training_view
-from tasks.classification.readers import Labelled
 from tasks.data.decoding import decode
+from tasks.data.splits import Labelled
 
 REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
 
@@ -15,10 +15,11 @@ REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
 class Pictures:
     """`pictures[i]` -> (uint8 [3, S, S], label), as evaluated; `pictures.sample(i, generator)` as trained on."""
 
-    def __init__(self, found: Labelled, side: int, style: str, crop: str):
-        self.found, self.side, self.style, self.crop = found, side, style, crop
+    def __init__(self, found: Labelled, side: int, style: str, crop: str, squeeze: bool = False):
+        self.found, self.side, self.style, self.crop, self.squeeze = found, side, style, crop, squeeze
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
+        found.pictures.open()
 
     def __len__(self) -> int:
         return len(self.found)
@@ -27,7 +28,7 @@ class Pictures:
         """Decoded uint8 [3, h, w]; kept in memory as long as all is small."""
         if i in self._kept:
             return self._kept[i]
-        image = decode(self.found.read(i), self.found.names[i])
+        image = decode(self.found.read(i), self.found.pictures.where(i))
         if self._bytes + image.numel() <= REMEMBERED:
             self._kept[i] = image
             self._bytes += image.numel()
@@ -38,7 +39,7 @@ class Pictures:
         return int(label) if label.ndim == 0 else torch.from_numpy(label)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int | Tensor]:
-        return evaluation_view(self.picture(i), self.side, self.style), self.label(i)
+        return evaluation_view(self.picture(i), self.side, self.style, self.squeeze), self.label(i)
 
     def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor]:
         return training_view(self.picture(i), self.side, self.style, self.crop, generator), self.label(i)

@@ -5,21 +5,25 @@ All functions take and give uint8 `[3, h, w]`; random ones take a generator and 
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
-INCEPTION_ASPECTS = (0.75, 1.33)  # width over height; TensorFlow's default, which is not 4/3
+from tasks.classification.windows import Window, resize_area, resize_shorter, shorter_to
+from tasks.protocols import protocol
+
+PROTOCOL = protocol("classification")
+INCEPTION_AREA, INCEPTION_ASPECTS = PROTOCOL.value("inception_area"), PROTOCOL.value("inception_aspects")
+INCEPTION_ATTEMPTS = PROTOCOL.value("inception_attempts")
+LARGER, SMALLER = PROTOCOL.value("larger_side")
 
 
 def larger_side(size: int) -> int:
     """What is resized to before a crop of `size`: 272 for 240, 448 for 384 is the official l_res; 136 for 120."""
-    return size // 7 * 8
+    return size // SMALLER * LARGER
 
 
 def resize_bilinear(image: Tensor, height: int, width: int) -> Tensor:
@@ -28,34 +32,15 @@ def resize_bilinear(image: Tensor, height: int, width: int) -> Tensor:
     return scaled.clamp(0, 255).to(torch.uint8)
 
 
-@functools.lru_cache(maxsize=64)
-def _area_weights(source: int, target: int) -> csr_matrix:
-    """[target, source]: how much of each source cell an output cell covers; rows sum to 1."""
-    scale = source / target
-    start = np.arange(target)[:, None] * scale
-    low, high = np.maximum(start, np.arange(source)), np.minimum(start + scale, np.arange(source) + 1)
-    return csr_matrix((np.clip(high - low, 0, None) / scale).astype(np.float32))
-
-
-def resize_area(image: Tensor, height: int, width: int) -> Tensor:
-    """TensorFlow's `resize(method="area")` cast to uint8: exact means over fractional boxes, truncated.
-
-    A cell covers few others: as a sparse product it takes a sixth of the time of a dense one.
-    """
-    colours, old_height, old_width = image.shape
-    lines = image.permute(1, 0, 2).reshape(old_height, colours * old_width).numpy().astype(np.float32)
-    lines = _area_weights(old_height, height) @ lines
-    lines = np.ascontiguousarray(lines.reshape(height * colours, old_width).T)
-    means = torch.from_numpy(_area_weights(old_width, width) @ lines).view(width, height, colours)
-    # a mean of equal bytes must not fall below that byte by rounding in the sums
-    return (means + 1e-4).clamp(0, 255).to(torch.uint8).permute(2, 1, 0).contiguous()
-
-
 def resize_small(image: Tensor, side: int) -> Tensor:
     """big_vision's `resize_small`: the shorter side becomes `side`, by area; sides rounded half to even."""
+    return resize_area(image, *_small_size(image, side))
+
+
+def _small_size(image: Tensor, side: int) -> tuple[int, int]:
     height, width = image.shape[1:]
     factor = np.float32(side) / np.float32(min(height, width))
-    return resize_area(image, int(np.rint(height * factor)), int(np.rint(width * factor)))
+    return int(np.rint(height * factor)), int(np.rint(width * factor))
 
 
 def central_crop(image: Tensor, side: int) -> Tensor:
@@ -73,7 +58,7 @@ def random_crop(image: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def inception_box(
-    height: int, width: int, generator: torch.Generator, smallest: float = 0.05
+    height: int, width: int, generator: torch.Generator, smallest: float = INCEPTION_AREA[0]
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a training crop, as TensorFlow's `sample_distorted_bounding_box` draws it.
 
@@ -84,8 +69,8 @@ def inception_box(
 
     Example: `inception_box(375, 500, torch.Generator().manual_seed(0))`
     """
-    least, most = smallest * height * width, float(height * width)
-    for _ in range(100):
+    least, most = smallest * height * width, INCEPTION_AREA[1] * height * width
+    for _ in range(INCEPTION_ATTEMPTS):
         aspect = _uniform(*INCEPTION_ASPECTS, generator)
         low, high = round(math.sqrt(least / aspect)), round(math.sqrt(most / aspect))
         if round(high * aspect) > width:
@@ -142,15 +127,24 @@ def training_view(image: Tensor, side: int, style: str, crop: str, generator: to
         top, left, h, w = box(*image.shape[1:], generator)
         image = _resized(image[:, top : top + h, left : left + w], side, side, style)
     elif crop == "resmall":
-        image = random_crop(_shorter_to(image, large, style), side, generator)
+        height, width = _shorter_size(image, large, style)
+        top = _randint(height - side + 1, generator)
+        image = _shorter_cut(image, large, style, (top, _randint(width - side + 1, generator), side, side))
     else:
         image = random_crop(_resized(image, large, large, style), side, generator)
     return flip(image, generator)
 
 
-def evaluation_view(image: Tensor, side: int, style: str) -> Tensor:
-    """The shorter side to `larger_side(side)`, then the middle `side` x `side`."""
-    return central_crop(_shorter_to(image, larger_side(side), style), side)
+def evaluation_view(image: Tensor, side: int, style: str, squeeze: bool = False) -> Tensor:
+    """The shorter side to `larger_side(side)`, then the middle `side` x `side`.
+
+    `squeeze`: both sides to it, which changes the aspect (`resize(272)` of the official distillation configurations).
+    """
+    large = larger_side(side)
+    if squeeze:
+        return central_crop(_resized(image, large, large, style), side)
+    height, width = _shorter_size(image, large, style)
+    return _shorter_cut(image, large, style, ((height - side) // 2, (width - side) // 2, side, side))
 
 
 def _resized(image: Tensor, height: int, width: int, style: str) -> Tensor:
@@ -162,12 +156,17 @@ def _resized(image: Tensor, height: int, width: int, style: str) -> Tensor:
     return V.resize(image, [height, width], antialias=True)
 
 
-def _shorter_to(image: Tensor, side: int, style: str) -> Tensor:
-    if style == "big_vision":
-        return resize_small(image, side)
-    from torchvision.transforms.v2 import functional as V
+def _shorter_size(image: Tensor, side: int, style: str) -> tuple[int, int]:
+    """(height, width) of a picture whose shorter side becomes `side`."""
+    return _small_size(image, side) if style == "big_vision" else shorter_to(*image.shape[1:], side)
 
-    return V.resize(image, [side], antialias=True)
+
+def _shorter_cut(image: Tensor, side: int, style: str, window: Window) -> Tensor:
+    """A window of the picture whose shorter side becomes `side`; nothing else of it is made."""
+    if style == "big_vision":
+        return resize_area(image, *_small_size(image, side), window)
+    assert style == "torchvision", style
+    return resize_shorter(image, side, window)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:

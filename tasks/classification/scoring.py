@@ -1,17 +1,20 @@
-"""Accuracy from records, nearest-neighbour votes, and the same scores from files."""
+"""Accuracy from records, and nearest-neighbour votes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tasks.contract import TaskError
-from tasks.contract.meters import Records, bootstrap
+from tasks.contract.meters import Records
+from tasks.protocols import protocol
+
+PROTOCOL = protocol("classification")
+
+TOP = 5  # classes that are kept of each picture
 
 
 def right(records: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,19 +56,37 @@ def neighbour_votes(
     votes = np.zeros((len(queries), classes))
     rows = np.repeat(np.arange(len(queries)), neighbours)
     np.add.at(votes, (rows, labels.numpy()[found].ravel()), weights.ravel())
-    return torch.from_numpy(np.argsort(-votes, axis=1, kind="stable")[:, :5].copy())
+    return torch.from_numpy(np.argsort(-votes, axis=1, kind="stable")[:, :TOP].copy())
 
 
-def score_file(path: Path) -> dict[str, Any]:
-    """Metrics with intervals of a per-sample file (`samples/*.npz`: ids, ranked, label).
+def few_per_class(labels: np.ndarray, classes: int, shots: int, seed: int) -> np.ndarray:
+    """Places int64 of `shots` pictures of each class at random, as big_vision's `fewshot_lsr` draws them.
 
-    Raises: TaskError where the file is missing or lacks an array.
+    One generator permutes class after class, so that fewer shots are a part of more.
+
+    Example: `len(few_per_class(np.array([0, 1, 0, 1]), 2, 1, seed=0)) == 2`
     """
-    if not path.is_file():
-        raise TaskError(f"no file {path}")
-    with np.load(path) as file:
-        if absent := [n for n in ("ranked", "label") if n not in file]:
-            raise TaskError(f"{path} has no array {absent[0]!r}; it has: {', '.join(file)}")
-        records = {n: torch.from_numpy(file[n]) for n in ("ranked", "label")}
-    intervals = {f"{k}_interval": bootstrap(v.double().numpy()) for k, v in right(records).items()}
-    return {"metrics": accuracy(records), "intervals": intervals, "images": len(records["ranked"])}
+    generator = np.random.default_rng(seed)
+    return np.concatenate([generator.permutation(np.flatnonzero(labels == c))[:shots] for c in range(classes)])
+
+
+def least_squares(gallery: Tensor, labels: Tensor, queries: Tensor, classes: int) -> Tensor:
+    """Best labels [N, k <= 5] by regularised least squares on few features (big_vision `evaluators/fewshot_lsr.py`).
+
+    Features are whitened by mean and standard deviation of the gallery, a large constant is added for the bias, targets
+    are -1 and 1. Float64, by the dual where features outnumber pictures.
+
+    Args: gallery float [G, D], labels int64 [G], queries float [N, D].
+    """
+    known, asked = gallery.double(), queries.double()
+    mean, deviation = known.mean(0), known.std(0, correction=0) + PROTOCOL.value("fewshot_epsilon")
+    bias, penalty = PROTOCOL.value("fewshot_bias"), PROTOCOL.value("fewshot_l2")
+    known, asked = (torch.nn.functional.pad((x - mean) / deviation, (0, 1), value=bias) for x in (known, asked))
+    wanted = 2.0 * torch.nn.functional.one_hot(labels.long(), classes).double() - 1
+    if len(known) >= known.shape[1]:
+        gram = known.T @ known + penalty * torch.eye(known.shape[1], dtype=torch.float64)
+        weights = torch.linalg.solve(gram, known.T @ wanted)
+    else:
+        gram = known @ known.T + penalty * torch.eye(len(known), dtype=torch.float64)
+        weights = known.T @ torch.linalg.solve(gram, wanted)
+    return (asked @ weights).topk(min(TOP, classes), dim=1).indices

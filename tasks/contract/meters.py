@@ -41,6 +41,10 @@ class RecordMeter:
             assert len(value) == len(batch), f"record {name} has {len(value)} entries for {len(batch)} samples"
         self._seen.setdefault(view, {}).setdefault(part, []).append(kept | {"ids": batch.ids.detach().cpu()})
 
+    def drop(self, view: View) -> None:
+        """Forget a view whose predictions are not finite."""
+        self._seen.pop(view, None)
+
     def merge(self) -> None:
         """Gather from all processes."""
         merged: dict[View, dict[str, list[Records]]] = {}
@@ -117,12 +121,3 @@ def bootstrap(values: Any, draws: int = 1000, seed: int = 0, level: float = 0.95
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Means [draws] of per-sample values [N] under weights [draws, N]; NaN values are left out.
-
-    Example: `weighted_mean(right, rng.multinomial(n, np.full(n, 1 / n), 1000))`
-    """
-    known = np.isfinite(values)
-    return (weights[:, known] @ values[known]) / np.maximum(weights[:, known].sum(1), 1e-12)

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from tasks.contract.errors import TaskError
+from tasks.contract.options import fitting
+
+OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam", "muon")
+SCHEDULES = ("cosine", "poly", "constant")
+
+
+class RecipeError(TaskError):
+    """A recipe that cannot be. `field`: the value that must change."""
+
+    def __init__(self, field: str, told: str):
+        super().__init__(f"recipe: {told}")
+        self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecipeError, (self.field, str(self).removeprefix("recipe: "))
 
 
 @dataclass(frozen=True)
@@ -15,9 +36,10 @@ class Recipe:
     batch: int = 512
     lr: float = 0.01
     lr_groups: Mapping[str, float] = field(default_factory=dict)  # parameter-name prefix -> factor on `lr`
-    optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam
+    optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam | muon (for block matrices)
     schedule: str = "cosine"  # cosine | poly | constant
     warmup: int = 0  # steps, linear from 0
+    end_lr: float = 0.0  # where poly ends, for a group at `lr`; other groups end in proportion
     weight_decay: float = 0.0  # torch AdamW convention: multiplied by the learning rate
     decay_kernels_only: bool = True  # biases, norms, positions and tokens are never decayed
     clip: float | None = 1.0
@@ -28,3 +50,64 @@ class Recipe:
     accumulate: int = 1
     candidates: tuple[Mapping[str, Any], ...] = ()  # recipe changes that compete on minival
     coupled: bool = False  # the loss looks across the batch: never split it
+
+    def replaced(self, changes: Mapping[str, Any]) -> Self:
+        """A recipe with some values replaced, their types checked; `check` looks at the whole.
+
+        Raises: TaskError for a name that no recipe has, or a value of another type.
+
+        Example: `recipe.replaced({"steps": 50, "warmup": 5})`
+        """
+        hints, known = typing.get_type_hints(type(self)), [f.name for f in dataclasses.fields(self)]
+        values = {}
+        for name, value in changes.items():
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 3, 0.4) or known
+                raise TaskError(f"recipe: no {name!r}; nearest: {', '.join(near)}")
+            values[name] = fitting(f"recipe: {name}", value, hints[name])
+        if isinstance(values.get("lr_groups"), Mapping):
+            groups = values["lr_groups"]
+            values["lr_groups"] = {k: fitting(f"recipe: lr_groups {k}", v, float) for k, v in groups.items()}
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if name in values and values[name] not in known:
+                near = difflib.get_close_matches(values[name], known, 3, 0.4) or known
+                raise TaskError(f"recipe: no {name} {values[name]!r}; nearest: {', '.join(near)}")
+        for candidate in values.get("candidates", ()):
+            if not isinstance(candidate, Mapping):
+                told = "candidates must be a list of mappings, such as [{lr: 0.01}]"
+                raise TaskError(f"recipe: {told}, not {candidate!r}")
+            self.replaced(candidate)
+        return dataclasses.replace(self, **values)
+
+    def check(self) -> None:
+        """Refuse what cannot be trained: a value out of range, a warm-up as long as the training. Not its candidates.
+
+        Raises: RecipeError naming the first such value.
+        """
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise RecipeError(name, f"no {name} {getattr(self, name)!r}; there are: {', '.join(known)}")
+        numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        numbers |= {f"lr_groups.{name}": value for name, value in self.lr_groups.items()}
+        groups = [name for name in numbers if name.startswith("lr_groups.")]
+        positive = ("steps", "warmup", "lr", "end_lr", "weight_decay", "mixup", *groups)
+        at_least = dict.fromkeys(("batch", "accumulate"), 1) | dict.fromkeys(positive, 0)
+        for name, value in numbers.items():
+            field = name.partition(".")[0]
+            if isinstance(value, int | float) and not math.isfinite(value):
+                raise RecipeError(field, f"{name} must be a finite number, not {value}")
+            if name in at_least and value < at_least[name]:
+                raise RecipeError(field, f"{name} must be {at_least[name]} or more, not {value}")
+            if name in ("ema", "drop_path") and not 0 <= value < 1:
+                raise RecipeError(field, f"{name} must be in [0, 1), not {value}")
+        if self.clip is not None and self.clip <= 0:
+            raise RecipeError("clip", f"clip must be above 0, or null for no clipping, not {self.clip}")
+        if self.steps and self.warmup >= self.steps:
+            raise RecipeError("warmup", f"warmup of {self.warmup} steps must be shorter than the {self.steps} steps")
+        if self.accumulate > self.batch:
+            raise RecipeError("accumulate", f"accumulate {self.accumulate} is more than the batch, {self.batch}")
+        if self.coupled and self.accumulate > 1:
+            raise RecipeError("accumulate", "accumulate: a coupled loss looks across the batch and is never split")
+        if self.clip_per_example and (self.coupled or self.clip is None):
+            why = "a coupled loss has no loss of an example" if self.coupled else "it needs a clip above 0"
+            raise RecipeError("clip_per_example", f"clip_per_example: {why}")

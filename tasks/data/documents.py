@@ -67,8 +67,8 @@ class _Twice(Exception):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        raise _Twice(next(key for key, _ in pairs if key in seen or seen.add(key)))
+        keys = [key for key, _ in pairs]
+        raise _Twice(next(key for i, key in enumerate(keys) if key in keys[:i]))
     return found
 
 
@@ -167,7 +167,7 @@ class _Scanner:
     def _next(self) -> str:
         """The next character that is no space; "" at the end of the file."""
         while True:
-            self.at = _SPACE.match(self.text, self.at).end()
+            self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]  # it matches nothing too
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self._fill():

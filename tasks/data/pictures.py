@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import warnings
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,7 @@ SUFFIXES = frozenset({
     ".pfm", ".gif", ".tif", ".tiff",
 })  # fmt: skip
 JPEG, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+PNG = b"\x89PNG\r\n\x1a\n"
 ZEROS = bytes(256)
 ORIENTATION = 0x0112  # of EXIF and TIFF
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
@@ -58,6 +60,8 @@ def read_picture(content: Encoded, name: str = "picture") -> Image.Image:
 
 
 def _loaded(content: bytes, where: Where) -> Image.Image:
+    if content.startswith(PNG):
+        _check_sums(content, where)
     with _opened(content, where) as image:
         tiff = image.format == "TIFF"
         turned = orientation(image) if tiff else 1
@@ -72,6 +76,23 @@ def _loaded(content: bytes, where: Where) -> Image.Image:
             stored.format, stored.tag_v2 = image.format, image.tag_v2  # type: ignore[attr-defined]
             return stored
         return image
+
+
+def _check_sums(content: bytes, where: Where) -> None:
+    """Pillow passes over the checksums of a PNG's pixels, and decodes damaged ones to others. libpng does not."""
+    view, at = memoryview(content), len(PNG)
+    while at + 12 <= len(content):
+        end = at + 8 + int.from_bytes(view[at : at + 4])
+        kind = bytes(view[at + 4 : at + 8])
+        # a capital letter: without this chunk there is no picture
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise Wrong(
+                f"cannot be decoded: damaged, or torn, the checksum of its {kind.decode('latin1')} does not fit",
+                **where,
+            )
+        if kind == b"IEND":
+            return
+        at = end + 4
 
 
 def read_rgb(content: Encoded, name: str = "picture", upright: bool = False) -> np.ndarray:
@@ -107,6 +128,34 @@ def check_picture(content: Encoded, name: str = "picture") -> tuple[int, int]:
     """
     with _opened(_bytes(content), _where(content, name)) as image:
         return _stored_size(image)
+
+
+def look_at_picture(content: Encoded, name: str = "picture") -> tuple[int, int, bool]:
+    """(width, height, is it turned by EXIF?) of a picture that `read_rgb` will take, at a tenth of its cost.
+
+    Header, limits and end are looked at; where these leave a doubt, it is decoded.
+
+    Raises: as `read_rgb`.
+
+    Example: `look_at_picture(Path("a.jpg"))` is `(500, 375, False)`
+    """
+    where, content = _where(content, name), _bytes(content)
+    with _opened(content, where) as image:
+        width, height = _stored_size(image)
+        turned, common = orientation(image) != 1, image.mode in ("RGB", "L", "P", "RGBA", "LA", "1", "CMYK")
+    if not common or not _has_end(content):
+        read_rgb(content, where.get("place", str(where.get("path"))))
+    return width, height, turned
+
+
+def _has_end(content: bytes) -> bool:
+    """Does it end as its format does? False where the format has no mark of its end."""
+    start = content[:2]
+    if start == JPEG:
+        return content.rfind(JPEG_END) > content.rfind(JPEG_SCAN)
+    if start == b"RI":
+        return len(content) >= int.from_bytes(content[4:8], "little") + 8
+    return start == b"\x89P" and content.rfind(b"IEND") > 0
 
 
 def orientation(image: Image.Image) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from tasks.data.errors import Wrong, shown
 
 LARGEST = 2**63 - 1
+LONGEST = 1e150  # of a box's sides
 _ABSENT = object()
 
 
@@ -36,14 +38,14 @@ class Records:
         self.values: list[dict[str, Any]] = values
         if set(map(type, values)) - {dict}:
             at = next(i for i, value in enumerate(values) if type(value) is not dict)
-            raise Wrong(f"must be an object, not {shown(values[at])}", path=path, place=self._place(at))
+            raise Wrong(f"must be an object, not {shown(values[at])}", path=path, place=self.place(at))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def fault(self, at: int, field: str, reason: str, advice: str = "") -> Wrong:
         """The error for one object, to be raised by who checks more than a type."""
-        return Wrong(reason, path=self.path, place=self._place(at), field=field, advice=advice)
+        return Wrong(reason, path=self.path, place=self.place(at), field=field, advice=advice)
 
     def ids(self, field: str) -> np.ndarray:
         """Identifiers: int64 [N], or a column of str where all are texts.
@@ -69,6 +71,10 @@ class Records:
         """float64 [N], finite. `default` stands where the field is absent."""
         said = "a finite number" if minimum is None else f"a finite number of {minimum:g} or more"
         values = self._values(field, default)
+        if set(map(type, values)) <= {float}:
+            found = np.array(values, np.float64)
+            if np.isfinite(found).all() and (minimum is None or (found >= minimum).all()):
+                return found
         self._demand(field, values, lambda v: _finite(v) and (minimum is None or v >= minimum), said)
         return np.array(values, np.float64)
 
@@ -86,11 +92,13 @@ class Records:
         return np.array(values, bool)
 
     def boxes(self, field: str = "bbox") -> np.ndarray:
-        """float64 [N, 4] of four numbers each."""
+        """float64 [N, 4] of four numbers each, so small that an area is finite too."""
         values = self._values(field)
-        self._demand(
-            field, values, lambda v: type(v) is list and len(v) == 4 and all(map(_finite, v)), "four finite numbers"
-        )
+        if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:
+            flat = list(chain.from_iterable(values))
+            if set(map(type, flat)) <= {float} and (np.abs(found := np.array(flat)) < LONGEST).all():
+                return found.reshape(-1, 4)  # as nearly all files are, and in a quarter of the time
+        self._demand(field, values, _box, "four finite numbers")
         return np.array(values, np.float64).reshape(-1, 4)
 
     def lists(self, field: str, default: Sequence[Any] | None = None) -> list[list[Any]]:
@@ -117,7 +125,7 @@ class Records:
         if _ABSENT in values:
             at = values.index(_ABSENT)
             present = ", ".join(map(str, self.values[at])) or "nothing"
-            raise Wrong(f"has no {field!r}; it has: {present}", path=self.path, place=self._place(at))
+            raise Wrong(f"has no {field!r}; it has: {present}", path=self.path, place=self.place(at))
         return values
 
     def _integers(self, field: str, values: list[Any], said: str) -> np.ndarray:
@@ -135,7 +143,8 @@ class Records:
             if not allowed(value):
                 raise self.fault(at, field, f"must be {said}, not {shown(value)}")
 
-    def _place(self, at: int) -> str:
+    def place(self, at: int) -> str:
+        """What one object is called in an error: its kind, index and id."""
         record = self.values[at]
         own = record.get("id") if isinstance(record, dict) else None
         named = f" (id {shown(own)})" if type(own) in (int, str) else ""
@@ -146,6 +155,10 @@ def _finite(value: Any) -> bool:
     if type(value) is float:
         return math.isfinite(value)
     return type(value) is int and -LARGEST <= value <= LARGEST
+
+
+def _box(value: Any) -> bool:
+    return type(value) is list and len(value) == 4 and all(_finite(v) and abs(v) < LONGEST for v in value)
 
 
 def _whole(value: Any) -> bool:

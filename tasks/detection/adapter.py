@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tasks.contract import (
     Batch,
     Grid,
+    Metric,
     Options,
-    Recipe,
     Task,
     TaskCard,
     TaskError,
@@ -20,8 +19,14 @@ from tasks.contract import (
     option,
     without_gradients,
 )  # fmt: skip
-from tasks.detection.labels.folders import FEDERATED, SIDES, SOURCE, SOURCES, DetectionData, DetectionSet
+from tasks.data.boxes.protocols import Protocol
+from tasks.data.errors import DataError, Missing
+from tasks.data.sets.boxed import boxed_set
+from tasks.data.splits import Boxed
+from tasks.detection.labels.annotations import Truth, truth_of
+from tasks.detection.labels.evaluation_set import DetectionData
 from tasks.detection.labels.shares import SHARES, check_mosaics
+from tasks.protocols import protocol
 from tasks.text.prompts import check_set
 
 if TYPE_CHECKING:
@@ -32,7 +37,11 @@ if TYPE_CHECKING:
     from tasks.detection.model.detector import Detector
     from tasks.detection.scoring.meter import DetectionMeter
 
-SIDE = 720
+PROTOCOL = protocol("detection")
+SMALL_TOWERS = ("tiny", "nano", "small")  # from scratch
+SIDE, GREY = PROTOCOL.value("side"), PROTOCOL.value("grey")
+SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels of the padded square; 720 for others
+METRICS = tuple(Metric(name, chance=0.0) for name in ("AP", "APr", "APc", "APf", "AP50", "AP75", "AR"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class DetectionOptions(Options):
     data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, scenes, or a folder of train.json, val.json")
     side: int = option(0, "train", "pixels of the padded square; 0: 720, 240 for the mini packs, 120 for scenes")
     text: str = option("ViT-B-16-quickgelu", "train", "text tower of queries: an open_clip model, tiny, nano, small")
-    text_weights: str = option("", "train", "open_clip's tag, or a file of ours with a tower under text.; empty: none")
+    text_weights: str = option("", "train", "open_clip's tag, a file of ours with a tower under text., or scratch")
     text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
     merge: str = option("mul-ln", "train", "mul-ln, drop, none")
     size_bias: str = option("patch", "train", "boxes start as large as a patch, or fixed at 1/16 of the image")
@@ -53,7 +62,7 @@ class DetectionOptions(Options):
     mosaics: list = option(list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics")
     mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
     prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
-    pad: float = option(0.5, "eval", "grey of the padding; published evaluations used 0, training 0.5")
+    pad: float = option(GREY, "eval", "grey of the padding; published evaluations used 0, training 0.5", data=True)
 
 
 class Detection(Task):
@@ -71,10 +80,7 @@ class Detection(Task):
     """
 
     Options = DetectionOptions
-    recipe = Recipe(
-        steps=140_000, batch=256, lr=2e-4, lr_groups={"text": 0.01}, optimizer="adam", warmup=1000, clip=1.0,
-        clip_per_example=True,
-    )  # fmt: skip
+    recipe = PROTOCOL.recipe("lit").made()
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
@@ -88,36 +94,59 @@ class Detection(Task):
         check_set(chosen.train_prompts), check_set(chosen.prompts)
         if not 0 <= chosen.text_drop_path < 1:
             raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
+        self.data = boxed_set(chosen.data, self.root)
+        self._loaded: dict[str, Boxed] = {}
+        self._truths: dict[str, Truth] = {}
         self.card = TaskCard(
-            "detection", "v2", metric="AP", image_size=self.side,
-            splits={"train": None, "minival": None, "val": 19_809 if chosen.data == "lvis" else None}
-            | ({"real": None} if chosen.data == "lvis_coco80" else {}),
-            sources={chosen.data: SOURCES.get(chosen.data, SOURCE)},
+            "detection", PROTOCOL.version("detection"), metrics=METRICS, image_size=self.side,
+            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
 
-    @functools.cached_property
-    def found(self) -> DetectionSet:
-        return DetectionSet(self.options.data, self.root)
+    def boxed(self, split: str) -> Boxed:
+        """Names, encoded pictures and labels of a split, read once."""
+        if split not in self._loaded:
+            self._loaded[split] = self.data.load(split)
+        return self._loaded[split]
 
-    def missing(self) -> list[str]:
-        try:
-            return self.found.missing()
-        except TaskError as error:
-            return [str(error)]
+    def truth(self, split: str) -> Truth:
+        """Labels of a split by LVIS' rules, whatever their form."""
+        if split not in self._truths:
+            self._truths[split] = truth_of(self.boxed(split).labels, Protocol.lvis)
+        return self._truths[split]
 
-    def fingerprint(self) -> str:
-        return self.found.fingerprint()
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all that are usual."""
+        usual = tuple(s for s in self.data.usual if s != "minival")
+        return tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
+
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return [*self.data.problems(self.reads(splits)), *self._missing_text()]
+
+    def _missing_text(self) -> list[DataError]:
+        """A published tower at random weights asks nothing: trained at the published rate it stays random."""
+        name, weights = self.options.text, self.options.text_weights
+        if not weights and name not in SMALL_TOWERS:
+            advice = "a tag of open_clip (openai), a file with a tower under text., or scratch for random ones"
+            reason = f"must name the weights of text tower {name!r}"
+            return [Missing(reason, field="options.text_weights", advice=advice)]
+        path = Path(weights)
+        if path.suffix in (".pt", ".pth", ".safetensors") and not path.is_file():
+            return [Missing("no such file of text weights", path=path)]
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        return self.boxed(split).fingerprint
 
     def dataset(self, split: str) -> DetectionData | TrainingData:
         chosen = self.options
         if split != "train":
-            return DetectionData(self.found, split, self.side, chosen.pad)
+            return DetectionData(self.boxed(split), self.side, chosen.pad)
         from tasks.detection.labels.training_set import TrainingData
 
         return TrainingData(
-            self.found, self.side, zero_shot=chosen.zero_shot,
-            negatives=FEDERATED.get(chosen.data, "") if chosen.federated else "", prompts=chosen.train_prompts,
+            self.boxed(split), self.side, zero_shot=chosen.zero_shot,
+            negatives=self.data.negatives() if chosen.federated else {}, prompts=chosen.train_prompts,
             mosaics=chosen.mosaics, mask_quirk=chosen.mask_quirk,
         )  # fmt: skip
 
@@ -137,7 +166,8 @@ class Detection(Task):
         from tasks.text.towers import build_text_tower
 
         chosen = self.options
-        text = build_text_tower(chosen.text, chosen.text_weights, chosen.text_drop_path)
+        weights = "" if chosen.text_weights == "scratch" else chosen.text_weights
+        text = build_text_tower(chosen.text, weights, chosen.text_drop_path)
         return Detector(
             without_rescale(backbone), text, merge=chosen.merge, objectness=chosen.objectness,
             size_bias=chosen.size_bias,
@@ -166,23 +196,23 @@ class Detection(Task):
         """Queries [K, E] of all categories, in the order of their ids; once for all grids."""
         from tasks.text.towers import category_queries
 
-        return category_queries(model.text, self.found.truth(split).names, self.options.prompts)
+        return category_queries(model.text, self.truth(split).names, self.options.prompts)
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Tensor) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor) -> dict[str, Tensor]:
         """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
         from tasks.detection.boxes import to_pixels, top_pairs
-        from tasks.detection.scoring.lvis_scorer import MAX_DETECTIONS
+        from tasks.detection.scoring.rules import RULES
 
-        found = model(batch.images, view.grid, prepared, normalised=True)
-        scores, categories, boxes = top_pairs(found.logits, found.boxes, MAX_DETECTIONS)
+        found = model(batch.images, grid, prepared, normalised=True)
+        scores, categories, boxes = top_pairs(found.logits, found.boxes, RULES[Protocol.lvis].limit)
         height, width = batch.targets["size"].to(boxes.device)[:, :, None].unbind(1)
         return {"score": scores, "category": categories.int(), "box": to_pixels(boxes, height, width)}
 
     def meter(self, split: str) -> DetectionMeter:
         from tasks.detection.scoring.meter import DetectionMeter
 
-        return DetectionMeter(self.found, split)
+        return DetectionMeter(self.truth(split), split)
 
     def pictures(
         self, model: Detector, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
@@ -191,7 +221,7 @@ class Detection(Task):
         from tasks.detection.finder import Found
         from tasks.detection.panels import SHOWN, best_found, grid_caption, side_by_side
 
-        truth, dataset, shown = self.found.truth(split), self.dataset(split), []
+        truth, dataset, shown = self.truth(split), self.dataset(split), []
         for place in range(min(3, len(dataset))):
             image, own = dataset.picture(place), truth.image == place
             there = zip(truth.category[own], truth.box[own], strict=True)

@@ -16,6 +16,7 @@ from tasks.text.towers import category_queries
 from tasks.text.vectors import unit
 
 SIMILAR = 0.8  # tokens whose box overlaps a query box by this share of the best compete to stand for it
+SMALLEST = 0.5  # pixels of a side; less is no box that could be drawn
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -92,13 +93,15 @@ class Finder:
 
     def _best(self, seen: Any, labels: list[str], image: Tensor, threshold: float, limit: int) -> list[Found]:
         scores = seen.logits[0].sigmoid()
-        token, label = (scores >= threshold).nonzero(as_tuple=True)
+        boxes = to_pixels(seen.boxes[0], *image.shape[1:])
+        # what lies in the padding is cut to nothing at the image's edge
+        there = (boxes[:, 2:] > SMALLEST).all(1)
+        token, label = ((scores >= threshold) & there[:, None]).nonzero(as_tuple=True)
         order = scores[token, label].argsort(descending=True, stable=True)[:limit]
-        boxes = to_pixels(seen.boxes[0][token[order]], *image.shape[1:])
         return [
             Found(labels[i], s, tuple(b))
             for i, s, b in zip(
-                label[order].tolist(), scores[token, label][order].tolist(), boxes.tolist(), strict=True
+                label[order].tolist(), scores[token, label][order].tolist(), boxes[token[order]].tolist(), strict=True
             )
         ]  # fmt: skip
 

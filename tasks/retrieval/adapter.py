@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.retrieval.captions import CaptionDataset, CaptionSet, caption_data, load_captions
+import numpy as np
+
+from tasks.contract import (
+    Batch,
+    Grid,
+    Metric,
+    Options,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
+from tasks.data.errors import DataError, Missing
+from tasks.data.sets.captioned import captioned_set
+from tasks.data.splits import Captioned
+from tasks.protocols import protocol
+from tasks.retrieval.captions import CaptionDataset
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +34,9 @@ if TYPE_CHECKING:
 
     from tasks.retrieval.meter import RetrievalMeter
 
+PROTOCOL = protocol("retrieval")
+METRICS = tuple(Metric(f"{way}_R@{k}") for way in ("t2i", "i2t") for k in PROTOCOL.value("recall_at"))
+FULL_SIZE = ("coco", "flickr30k")  # sets that have the recipe `ours` unless another is named; others have `nano`
 TEXT_CHUNK = 256  # captions a forward pass
 
 
@@ -31,35 +52,44 @@ class Retrieval(Task):
     @dataclass(frozen=True)
     class Options(Options):
         data: str = option("flickr8k", "train", "a known set or the path of a Karpathy .json")
-        image_size: int = option(120, "train", "pixels per side; pictures are squeezed to a square")
-        captions_per_image: int = option(5, "train", "the first so many count; 0: all")
-        text: str = option("nano", "train", "size of a text tower from scratch, or a model name of open_clip")
+        preset: str = option("", "train", "ours, siglip_lit_coco, nano; empty: ours for coco and flickr30k, else nano")
+        image_size: int = option(0, "train", "pixels per side, squeezed to a square; 0: the preset's")
+        captions_per_image: int = option(
+            PROTOCOL.value("captions_per_image"), "train", "the first so many count; 0: all"
+        )
+        text: str = option(
+            "", "train", "text tower: tiny, nano, small, bert-base, a model of open_clip; empty: the preset's"
+        )
         text_pretrained: str = option("", "train", "open_clip's tag of text weights; empty: from scratch")
-        embed_dim: int = option(128, "train", "width of the common space (from scratch)")
+        embed_dim: int = option(0, "train", "width of the common space (from scratch); 0: the preset's")
         loss: str = option("sigmoid", "train", "sigmoid or contrastive")
         locked: bool = option(True, "train", "the image tower is not trained")
 
-    # LiT tunes with Adam, a short warm-up and cosine decay; the batch is what makes negatives, so it is never split
-    recipe = Recipe(
-        steps=2000, batch=256, lr=1e-3, lr_groups={"backbone": 0.01}, optimizer="adamw", warmup=100, weight_decay=0.1,
-        coupled=True,
-    )  # fmt: skip
-
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
-        spec = caption_data(self.options.data)
-        if self.options.image_size <= 0 or self.options.captions_per_image < 0:
-            raise TaskError("image_size must be positive and captions_per_image 0 or more")
+        chosen = self.options
+        self.data = captioned_set(chosen.data, self.root)
+        if min(chosen.image_size, chosen.captions_per_image, chosen.embed_dim) < 0:
+            raise TaskError("image_size, embed_dim and captions_per_image must be 0 or more")
+        preset = chosen.preset or ("ours" if chosen.data in FULL_SIZE else "nano")
+        if preset not in PROTOCOL.recipes:
+            raise TaskError(f"no preset {preset!r}; there are: {', '.join(PROTOCOL.recipes)}")
+        published = PROTOCOL.recipe(preset)
+        self.settings, self.recipe = published.settings, published.made()
+        usual = {name: getattr(chosen, name) or self.settings[name] for name in ("image_size", "text", "embed_dim")}
+        self.options = dataclasses.replace(chosen, preset=preset, **usual)
         self.card = TaskCard(
-            "retrieval", "v1", metric="t2i_R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
-            sources={self.options.data: spec.source}, citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
+            "retrieval", PROTOCOL.version("retrieval"), metrics=METRICS,
+            image_size=self.options.image_size, splits=self.data.form.sizes(),
+            sources={self.options.data: self.data.card.source},
+            citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
         )  # fmt: skip
-        self._sets: dict[str, CaptionSet] = {}
+        self._sets: dict[str, Captioned] = {}
 
-    def captions(self, split: str) -> CaptionSet:
+    def captions(self, split: str) -> Captioned:
         """Names, captions and encoded pictures of a split, read once."""
         if split not in self._sets:
-            self._sets[split] = load_captions(self.root, self.options.data, split, self.options.captions_per_image)
+            self._sets[split] = self.data.load(split, self.options.captions_per_image)
         return self._sets[split]
 
     def tokenize(self, captions: list[str]) -> Tensor:
@@ -70,34 +100,48 @@ class Retrieval(Task):
             self._tokenizer = tokenizer(self.options.text)
         return self._tokenizer(captions)
 
-    def missing(self) -> list[str]:
-        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
-            return []
-        found = []
-        for split in caption_data(self.options.data).sizes or ("train",):
-            try:
-                self.captions(split)
-            except TaskError as error:
-                found.append(str(error))
-        return found
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all of the set."""
+        if not splits:
+            return self.data.splits
+        return ("train", *splits) if self.recipe.steps else splits
 
-    def fingerprint(self) -> str:
-        splits = caption_data(self.options.data).sizes or ("train",)
-        return "-".join(self.captions(s).fingerprint() for s in splits)
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        try:
+            return [*self.data.problems(self.reads(splits)), *self._missing_weights()]
+        except DataError as error:
+            return [error]
+
+    def _missing_weights(self) -> list[DataError]:
+        """BERT's weights, where the text tower is BERT's and they are not in the cache of Hugging Face."""
+        if self.options.text != "bert-base" or not self.recipe.steps:
+            return []
+        from huggingface_hub import try_to_load_from_cache
+
+        bert, files = PROTOCOL.value("bert"), ("model.safetensors", "pytorch_model.bin")
+        if any(isinstance(try_to_load_from_cache(bert, name), str) for name in files):
+            return []
+        advice = f"on a machine with a network: hf download {bert}; it lands in HF_HOME"
+        return [Missing("no weights of the text tower bert-base", place="options.text", advice=advice)]
+
+    def fingerprint(self, split: str = "train") -> str:
+        return self.captions(split).fingerprint
 
     def dataset(self, split: str) -> CaptionDataset:
         tokenize = self.tokenize if split == "train" else None
-        return CaptionDataset(self.captions(split), self.options.image_size, tokenize)
+        size, flip, randaug = self.options.image_size, self.settings["flip"], self.settings["randaug"]
+        return CaptionDataset(self.captions(split), size, tokenize, flip, tuple(randaug) if randaug else None)
 
     def model(self, backbone: nn.Module) -> nn.Module:
         from tasks.retrieval.lit import LiT
 
         o = self.options
-        return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained)
+        head, bias = self.settings["image_head"], self.settings["bias"]
+        return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained, head, bias)
 
     def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
-        if not model.locked:
-            return None
+        if not model.locked or self.settings["flip"] or self.settings["randaug"]:
+            return None  # pictures differ from epoch to epoch
         return lambda images, grid: model.backbone(images, grid).pooled
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
@@ -121,11 +165,11 @@ class Retrieval(Task):
         return {"text": torch.cat(text), "count": count, "first": count.cumsum(0) - count}
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: dict[str, Tensor]) -> dict[str, Tensor]:
         """`image` [B, D], `text` [B, C, D] (its captions, zeros after the last), `captions` [B] (how many)."""
         import torch
 
-        image = model.encode_image(batch.images, view.grid, batch.features, **_resize(view))
+        image = model.encode_image(batch.images, grid, batch.features)
         ids = batch.ids.to(image.device)
         first, count = prepared["first"][ids], prepared["count"][ids]
         slots = torch.arange(int(prepared["count"].max()), device=image.device)
@@ -152,12 +196,8 @@ class Retrieval(Task):
             shown.append((f"“{words}”: the five nearest images, the right one green", sheet))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Images are drawn with all their captions; the gallery stays whole."""
         ranks = samples["t2i_rank"]
-        right, count = ((ranks == 1).sum(1), (ranks > 0).sum(1))
-        return (weights @ right) / (weights @ count)
-
-
-def _resize(view: View) -> dict[str, str]:
-    return {} if view.resize == "pi" else {"resize": view.resize}
+        terms = np.stack([(ranks == 1).sum(1), (ranks > 0).sum(1)], 1).astype(np.float64)
+        return terms, lambda sums: sums[:, 0] / sums[:, 1]

@@ -22,9 +22,9 @@ class Embedder(nn.Module):
             raise TaskError(f"no pooling {pooling!r}; there are: {', '.join(POOLINGS)}")
         self.backbone, self.pooling = Frozen(backbone), pooling
 
-    def forward(self, images: Tensor, grid: Grid, features: Any = None, **kwargs: Any) -> Tensor:
+    def forward(self, images: Tensor, grid: Grid, features: Any = None) -> Tensor:
         """uint8 [B, 3, H, W] -> float32 [B, D]."""
         if features is None:
-            features = self.backbone(images, grid, **kwargs)
+            features = self.backbone(images, grid)
         vector = features.map.mean((1, 2)) if self.pooling == "mean" else getattr(features, "pooled", features)
         return F.normalize(vector.float(), dim=-1)

@@ -13,13 +13,21 @@ from torch.nn import functional as F
 
 from tasks.contract import Grid, TaskError
 from tasks.contract.frozen import Frozen
+from tasks.protocols import protocol
 
-# Sizes of text towers that are trained from scratch; open_clip's own names are known besides.
-TEXT: dict[str, dict[str, int]] = {
+PROTOCOL = protocol("retrieval")
+BERT = PROTOCOL.value("bert")
+
+# Sizes of text towers that are trained from scratch, and BERT with its weights; open_clip's own are known too.
+TEXT: dict[str, dict[str, Any]] = {
     "tiny": {"width": 32, "heads": 2, "layers": 1, "context_length": 16},
     "nano": {"width": 128, "heads": 4, "layers": 4, "context_length": 32},
     "small": {"width": 384, "heads": 6, "layers": 12, "context_length": 64},
-}
+    "bert-base": {
+        "hf_model_name": BERT, "hf_tokenizer_name": BERT, "hf_proj_type": "linear", "hf_pooler_type": "cls_pooler",
+        "context_length": 16,
+    },
+}  # fmt: skip
 LOSSES = ("sigmoid", "contrastive")
 
 
@@ -48,6 +56,10 @@ def tokenizer(name: str) -> Callable[[list[str]], Tensor]:
     from open_clip.tokenizer import SimpleTokenizer
 
     config = text_config(name)
+    if name in TEXT and "hf_tokenizer_name" in config:
+        from open_clip.tokenizer import HFTokenizer
+
+        return HFTokenizer(config["hf_tokenizer_name"], context_length=config["context_length"])
     if "hf_tokenizer_name" in config or "hf_model_name" in config:
         import open_clip
 
@@ -83,6 +95,8 @@ class LiT(nn.Module):
         backbone: image encoder; locked (never trained, outside checkpoints) unless `locked` is False.
         text: see `text_tower`. embed_dim: width of the common space for a tower from scratch.
         loss: `sigmoid` (SigLIP) or `contrastive` (CLIP).
+        image_head: a projection of the image; without it the common space is as wide as the backbone.
+        bias: of the logits at the start, of the sigmoid loss.
 
     Example::
 
@@ -99,22 +113,31 @@ class LiT(nn.Module):
         loss: str = "sigmoid",
         locked: bool = True,
         pretrained: str = "",
+        image_head: bool = True,
+        bias: float = PROTOCOL.value("sigmoid_bias"),
     ):
         super().__init__()
         if loss not in LOSSES:
             raise TaskError(f"no loss {loss!r}; there are: {', '.join(LOSSES)}")
         self.backbone = Frozen(backbone) if locked else backbone
         self.locked, self.loss_name = locked, loss
-        self.text, width = text_tower(text, embed_dim, pretrained)
-        self.projection = nn.Linear(backbone.embed_dim, width, bias=False)
-        # the starting points of the two papers: SigLIP 10 and -10, CLIP 1 / 0.07
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(10 if loss == "sigmoid" else 1 / 0.07)))
-        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if loss == "sigmoid" else None
+        self.text, width = text_tower(text, embed_dim if image_head else backbone.embed_dim, pretrained)
+        if not image_head and width != backbone.embed_dim:
+            raise TaskError(f"text tower {text!r} is {width} wide and the backbone {backbone.embed_dim}: "
+                            "without an image head they must be equal")  # fmt: skip
+        self.projection = nn.Linear(backbone.embed_dim, width, bias=False) if image_head else nn.Identity()
+        # the starting points of the two papers, SigLIP and CLIP
+        starts = {
+            "sigmoid": PROTOCOL.value("sigmoid_scale"),
+            "contrastive": 1 / PROTOCOL.value("contrastive_temperature"),
+        }
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(starts[loss])))
+        self.logit_bias = nn.Parameter(torch.tensor(float(bias))) if loss == "sigmoid" else None
 
-    def encode_image(self, images: Tensor, grid: Grid, features: Any = None, **kwargs: Any) -> Tensor:
+    def encode_image(self, images: Tensor, grid: Grid, features: Any = None) -> Tensor:
         """[B, D] of length 1. `features`: what the locked tower gave for these images at this grid, if known."""
         if features is None:
-            features = self.backbone(images, grid, **kwargs)
+            features = self.backbone(images, grid)
         pooled = getattr(features, "pooled", features)
         return F.normalize(self.projection(pooled), dim=-1)
 
@@ -128,7 +151,7 @@ class LiT(nn.Module):
 
         ready = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if ready else (0, 1)
-        scale = self.logit_scale.exp().clamp(max=100)  # CLIP's bound, against overflow
+        scale = self.logit_scale.exp().clamp(max=PROTOCOL.value("largest_scale"))  # CLIP's bound, against overflow
         if self.loss_name == "sigmoid":
             return SigLipLoss(rank=rank, world_size=size)(image, text, scale, self.logit_bias)
         return ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=size)(image, text, scale)

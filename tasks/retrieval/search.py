@@ -106,7 +106,7 @@ def export_index(folder: str | Path, vectors: np.ndarray, ids: Sequence[str | in
     folder.mkdir(parents=True, exist_ok=True)
     faiss.write_index(build_index(vectors, kind, gpu=False), str(folder / "index.faiss"))
     content = {"kind": kind, "metric": "inner product", "width": vectors.shape[1], "ids": list(ids)}
-    (folder / "ids.json").write_text(json.dumps(content))
+    (folder / "ids.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
@@ -121,7 +121,10 @@ def load_index(folder: str | Path) -> tuple[Any, list[str | int]]:
     for name in ("index.faiss", "ids.json"):
         if not (folder / name).is_file():
             raise TaskError(f"no {name} in {folder}")
-    index, ids = faiss.read_index(str(folder / "index.faiss")), json.loads((folder / "ids.json").read_text())["ids"]
+    index, ids = (
+        faiss.read_index(str(folder / "index.faiss")),
+        json.loads((folder / "ids.json").read_text(encoding="utf-8"))["ids"],
+    )
     if index.ntotal != len(ids):
         raise TaskError(f"{folder}: {index.ntotal} vectors but {len(ids)} ids")
     return index, ids

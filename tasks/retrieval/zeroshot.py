@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks.contract import TaskError
+from tasks.data.errors import Wrong
 
+WNID = re.compile(r"n\d{8}")
+# CLIP's list calls two pairs of ImageNet's classes alike; these are WordNet's first names of one of each
+REPEATED = {744: "projectile", 836: "sunglass"}
 ENSEMBLES = ("plain", "simple", "openai")
 CHUNK = 256  # prompts a forward pass
 
@@ -33,6 +38,25 @@ def templates(name: str = "openai") -> list[Callable[[str], str]]:
         near = difflib.get_close_matches(name, table, 3, 0.4) or ENSEMBLES
         raise TaskError(f"no prompt ensemble {name!r}; nearest: {', '.join(near)}")
     return list(table[name])
+
+
+def class_words(classes: Sequence[str], data: str) -> list[str]:
+    """Names of classes as words; those of ImageNet-1k's thousand WordNet ids are open_clip's.
+
+    Raises: Wrong for ids and numbers: a text tower knows nothing of `n01440764` or `17`.
+
+    Example: `class_words(["fire_truck"], "mine/") == ["fire truck"]`
+    """
+    names = [str(name) for name in classes]
+    if all(WNID.fullmatch(name) for name in names):
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+        if len(names) == len(IMAGENET_CLASSNAMES) and names == sorted(names):
+            return [REPEATED.get(i, name) for i, name in enumerate(IMAGENET_CLASSNAMES)]
+    if unspoken := next((name for name in names if WNID.fullmatch(name) or name.isdecimal()), None):
+        advice = "rename the class folders, or give the table's labels names"
+        raise Wrong(f"has class {unspoken!r}, which is no word", place=f"data {data!r}", advice=advice)
+    return [name.replace("_", " ") for name in names]
 
 
 @torch.no_grad()

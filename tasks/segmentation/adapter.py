@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.segmentation.sets import KNOWN, SegmentationSet, find_set
+from tasks.contract import (
+    Batch,
+    Grid,
+    Options,
+    Task,
+    TaskCard,
+    TaskError,
+    View,
+    option,
+    without_gradients,
+)
+from tasks.data.errors import DataError
+from tasks.data.sets.masked import masked_set
+from tasks.data.splits import Masked
+from tasks.protocols import protocol
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +34,8 @@ if TYPE_CHECKING:
     from tasks.segmentation.heads import Segmenter
     from tasks.segmentation.scoring.meter import SegmentationMeter
 
-CROP, MINI_CROP, SCENES_CROP = 480, 240, 120  # 480 is divisible by the patches 8 10 12 15 16 20 24 30 40 48
+PROTOCOL = protocol("segmentation")
+SCENES_CROP = 120
 SMALL_SETS = ("voc21", "camvid11", "ade20k_format_sample", "scenes")  # pictures of at most 320 px
 
 
@@ -30,8 +44,10 @@ class SegmentationOptions(Options):
     """What can be chosen. `crop` is also the window of evaluation, and `grid = crop / patch`."""
 
     data: str = option("ade20k", "train", "a known set, or a folder of images/ and annotations/ under the data root")
+    image_suffix: str = option("", "train", "how names of pictures end before the type of file, where masks' do not")
+    mask_suffix: str = option("", "train", "how names of masks end before the type of file, such as _mask")
     head: str = option("linear", "train", "linear, segmenter or upernet")
-    crop: int = option(0, "train", "pixels; 0: 480, 240 for the small packs, 120 for scenes")
+    crop: int = option(0, "train", "pixels; 0: 480, 720 for Cityscapes, 240 for the small packs, 120 for scenes")
     num_classes: int = option(0, "train", "for a folder without meta.json")
     ignore_index: int = option(255, "train", "for a folder without meta.json")
     reduce_zero_label: bool = option(False, "train", "for a folder without meta.json")
@@ -59,78 +75,69 @@ class Segmentation(Task):
         super().__init__(root, options, seed)
         chosen = self.options
         small = chosen.data in SMALL_SETS
-        self.crop = chosen.crop or (SCENES_CROP if chosen.data == "scenes" else MINI_CROP if small else CROP)
+        published = PROTOCOL.recipe("small" if small else chosen.data if chosen.data in PROTOCOL.recipes else "other")
+        usual = SCENES_CROP if chosen.data == "scenes" else published.settings["crop"]
+        self.crop = chosen.crop or usual
+        scale = published.settings.get("scale")
+        self.scale: tuple[int, int] | None = (scale[0], scale[1]) if scale else None
         if self.crop < 1:
             raise TaskError(f"crop {self.crop} is not a number of pixels")
-        self._check_looks(chosen.stage("eval"))
-        known = KNOWN.get(chosen.data)
-        # CamVid's published numbers are on test; ADE20k, Cityscapes and VOC keep the labels of theirs
-        tests = ("test",) if chosen.data in ("camvid", "camvid11") else ()
+        self._evaluation()
+        self._loaded: dict[str, Masked] = {}
+        self.data = masked_set(
+            chosen.data, self.root, image_suffix=chosen.image_suffix, mask_suffix=chosen.mask_suffix,
+            count=chosen.num_classes, ignore=chosen.ignore_index, reduce_zero=chosen.reduce_zero_label,
+        )  # fmt: skip
         self.card = TaskCard(
-            "segmentation", "v1", metric="mIoU", image_size=self.crop,
-            splits={"train": None, "minival": None, "val": None} | dict.fromkeys(tests),
-            sources={chosen.data: known.source} if known else {},
+            "segmentation", PROTOCOL.version("segmentation"), metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
+            splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
-        # Segmenter's config.yml: SGD without decay, polynomial schedule, 64 epochs of ADE20k or 216 of Cityscapes.
-        # The small packs get a short AdamW run instead.
-        steps, lr = (80_000, 1e-2) if chosen.data == "cityscapes" else (160_000, 1e-3)
-        self.recipe = Recipe(
-            steps=steps, batch=8, lr=lr, optimizer="sgd", schedule="poly", clip=None, drop_path=0.1
-        )  # fmt: skip
-        if small:
+        self.recipe = published.made()
+        if faster := published.settings.get("new_parts_rate"):
             new = ("head", "neck") if chosen.head == "upernet" else ("head",)
-            self.recipe = dataclasses.replace(
-                self.recipe, steps=1000, batch=16, lr=1e-3, optimizer="adamw", schedule="cosine", warmup=50, clip=1.0,
-                weight_decay=0.01, drop_path=0.0, lr_groups=dict.fromkeys(new, 10.0),
-            )  # fmt: skip
+            self.recipe = dataclasses.replace(self.recipe, lr_groups=dict.fromkeys(new, faster))
 
-    def _check_looks(self, looks: Mapping[str, Any]) -> tuple[int, int, tuple[float, ...], bool]:
-        stride = looks["stride"] or max(1, self.crop * 15 // 16)
+    def _evaluation(self) -> tuple[int, int, tuple[float, ...], bool]:
+        """Stride and shorter side in pixels, scales, flip, as the options say. Raises TaskError for invalid ones."""
+        chosen = self.options
+        share, whole = PROTOCOL.value("window_overlap")
+        stride = chosen.stride or max(1, self.crop * share // whole)
         if not 0 < stride <= self.crop:
             raise TaskError(f"stride {stride} leaves gaps or stands still; it must be 1..{self.crop} (the window)")
-        if looks["short_side"] < 0:
-            raise TaskError(f"short_side {looks['short_side']} is not a number of pixels")
-        scales = tuple(looks["scales"]) if isinstance(looks["scales"], list | tuple) else (looks["scales"],)
-        if not scales or any(s <= 0 for s in scales):
-            raise TaskError(f"scales {looks['scales']} must be one or more positive factors")
-        return stride, looks["short_side"], scales, bool(looks["flip"])
-
-    @functools.cached_property
-    def found(self) -> SegmentationSet:
-        chosen = self.options
-        return find_set(chosen.data, self.root, chosen.num_classes, chosen.ignore_index, chosen.reduce_zero_label)
+        if chosen.short_side < 0:
+            raise TaskError(f"short_side {chosen.short_side} is not a number of pixels")
+        scales = tuple(chosen.scales) if isinstance(chosen.scales, list | tuple) else (chosen.scales,)
+        if not scales or any(isinstance(s, bool) or not isinstance(s, int | float) or not s > 0 for s in scales):
+            raise TaskError(f"scales {chosen.scales} must be one or more positive factors")
+        return stride, chosen.short_side, scales, chosen.flip
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; those of a known set come from mmseg's dataset class."""
-        if self.found.spec.classes:
-            return self.found.spec.classes
-        from tasks.segmentation import mmcv_lite
+        """Names of the classes."""
+        return self.data.meaning.names
 
-        mmcv_lite.install()
-        from mmseg.datasets import transforms  # noqa: F401  (fills the registry)
-        from mmseg.registry import DATASETS
+    def masked(self, split: str) -> Masked:
+        """Names, encoded pictures and masks of a split, listed once."""
+        if split not in self._loaded:
+            self._loaded[split] = self.data.load(split)
+        return self._loaded[split]
 
-        return tuple(DATASETS.get(self.found.spec.mmseg_type).METAINFO["classes"])
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that a run reads which reports on `splits`; () stands for all that may be reported on."""
+        reported = splits or tuple(s for s in self.card.splits if s not in ("train", "minival"))
+        return (*(("train",) if "train" in self.card.splits else ()), *reported)
 
-    def missing(self) -> list[str]:
-        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
-            return []
-        try:
-            splits = self.found.splits()
-        except TaskError as error:
-            return [str(error)]
-        wanted = ("val",) if "format_sample" in self.options.data else ("train", "val")
-        return [f"{self.found.root} has no split {split!r}" for split in wanted if split not in splits]
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(self.reads(splits))
 
-    def fingerprint(self) -> str:
-        return self.found.fingerprint()
+    def fingerprint(self, split: str = "train") -> str:
+        return self.masked(split).fingerprint
 
     def dataset(self, split: str) -> Any:
         from tasks.segmentation.pipelines import SegmentationData
 
-        return SegmentationData(self.found, split, self.crop)
+        return SegmentationData(self.masked(split), self.crop, train=split == "train", scale=self.scale)
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
         """Crops are stacked; pictures and labels of evaluation stay lists, also where sizes happen to agree."""
@@ -152,7 +159,7 @@ class Segmentation(Task):
         """Mean cross-entropy over labelled pixels; `count` is their number. Images are crops."""
         import torch
 
-        from tasks.segmentation.scoring.confusion import IGNORE
+        from tasks.data.readers.label_maps import IGNORE
 
         labels = batch.targets["label"]
         pixels = model.backbone.normalise(batch.images)
@@ -166,29 +173,27 @@ class Segmentation(Task):
         return {"loss": losses["loss_ce"], "count": (labels != IGNORE).sum(), "aAcc": accuracy.reshape(())}
 
     @without_gradients
-    def labels(self, model: nn.Module, batch: Batch, view: View) -> list[Tensor]:
+    def labels(self, model: nn.Module, batch: Batch, grid: Grid) -> list[Tensor]:
         """Predicted label maps uint8 `[H, W]`, in the sizes of the batch's labels."""
         from tasks.segmentation.windows import predict_labels
 
-        stride, short_side, scales, flip = self._check_looks({**self.options.stage("eval"), **dict(view.options)})
+        stride, short_side, scales, flip = self._evaluation()
         # one at a time, because sizes may differ
         images = [model.backbone.normalise(image[None])[0] for image in batch.images]
         cut = getattr(model.backbone, "chunks", None)
-        # the contract of a backbone is (images, grid); only a view that asks for another resize needs more
-        resize = None if view.resize == "pi" else view.resize
         return predict_labels(
-            lambda windows: model(windows, view.grid, resize),
+            lambda windows: model(windows, grid),
             images, self.crop, stride, [label.shape for label in batch.targets["label"]], short_side, scales, flip,
-            chunks=None if cut is None else lambda windows: cut(windows, view.grid),
+            chunks=None if cut is None else lambda windows: cut(windows, grid),
         )  # fmt: skip
 
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:
         """`counts` int64 `[B, 3, C]`: intersection, predicted and labelled area of each image and class."""
         import torch
 
         from tasks.segmentation.scoring.confusion import image_counts
 
-        found = zip(self.labels(model, batch, view), batch.targets["label"], strict=True)
+        found = zip(self.labels(model, batch, grid), batch.targets["label"], strict=True)
         return {"counts": torch.stack([image_counts(p, label, model.num_classes) for p, label in found])}
 
     def meter(self, split: str) -> SegmentationMeter:
@@ -209,14 +214,21 @@ class Segmentation(Task):
             batch = self.collate([(i, *dataset[i])])
             truth = batch.targets["label"][0]
             moved = batch.to(device)
-            labels = {f"grid {v.grid[0]}x{v.grid[1]}": self.labels(model, moved, v)[0].cpu() for v in samples}
+            labels = {}
+            for view in samples:
+                with self.viewing(model, view) as own:
+                    labels[f"grid {view}"] = own.labels(model, moved, view.grid)[0].cpu()
             image = F.interpolate(batch.images[0][None].float(), truth.shape, mode="area")[0].byte()
             shown.append(("image, truth, and the labels predicted at each grid", panel(image, truth, labels)))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
-        counts = samples["counts"].astype("float64")
-        total = (weights @ counts.reshape(len(counts), -1)).reshape(-1, *counts.shape[1:])
-        intersection, predicted, labelled = total[:, 0], total[:, 1], total[:, 2]
-        union = predicted + labelled - intersection
-        return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)
+    def sums(self, samples: Mapping[str, Any]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+        return samples["counts"].astype(np.float64), mean_iou
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """mIoU [R] of summed counts [R, 3, C]: intersections, predicted and labelled pixels; without classes that are
+    neither predicted nor labelled."""
+    intersection, predicted, labelled = counts[:, 0], counts[:, 1], counts[:, 2]
+    union = predicted + labelled - intersection
+    return np.nanmean(np.where(union > 0, intersection / np.maximum(union, 1), np.nan), axis=1)

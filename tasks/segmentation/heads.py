@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tasks.contract import Grid, TaskError
-from tasks.segmentation.scoring.confusion import IGNORE
+from tasks.data.readers.label_maps import IGNORE
+from tasks.protocols import protocol
+
+PROTOCOL = protocol("segmentation")
 
 
 def _common(width: int, num_classes: int) -> dict[str, Any]:
@@ -30,13 +33,14 @@ def linear_head(width: int, num_classes: int) -> dict[str, Any]:
 
 
 def segmenter_head(width: int, num_classes: int) -> dict[str, Any]:
-    """Config of Segmenter's mask transformer: 2 layers, heads of 64 channels as in the encoder."""
-    heads = max(1, width // 64)
+    """Config of Segmenter's mask transformer: 2 layers, heads of 64 channels as in the encoder, dropout 0.1."""
+    heads = max(1, width // PROTOCOL.value("mask_head_width"))
+    dropout = PROTOCOL.value("mask_dropout")
     while width % heads:
         heads -= 1
     extra = {
-        "type": "SegmenterMaskTransformerHead", "num_layers": 2, "num_heads": heads, "embed_dims": width,
-        "drop_path_rate": 0.0,
+        "type": "SegmenterMaskTransformerHead", "num_layers": PROTOCOL.value("mask_layers"), "num_heads": heads,
+        "embed_dims": width, "drop_path_rate": 0.0, "drop_rate": dropout, "attn_drop_rate": dropout,
     }  # fmt: skip
     return {**_common(width, num_classes), **extra}
 
@@ -64,6 +68,13 @@ HEADS: dict[str, Callable[[int, int], dict[str, Any]]] = {
 }
 
 
+def quarters(backbone: nn.Module) -> tuple[int, ...]:
+    """Blocks that end the first three quarters of a backbone, `(2, 5, 8)` of twelve; none without inner maps."""
+    trunk = getattr(backbone, "trunk", None)
+    depth = len(trunk.blocks) if trunk is not None else 0
+    return tuple(depth * part // 4 - 1 for part in (1, 2, 3)) if depth >= 4 else ()
+
+
 class Segmenter(nn.Module):
     """Backbone and decode head.
 
@@ -88,8 +99,9 @@ class Segmenter(nn.Module):
 
         self.backbone, self.num_classes = backbone, num_classes
         width = backbone.embed_dim
-        self.neck = None
+        self.neck, self.taps = None, ()
         if head == "upernet":
+            self.taps = quarters(backbone)
             self.neck = MODELS.build({"type": "Feature2Pyramid", "embed_dim": width, "norm_cfg": _group_norm(width)})
         self.head = MODELS.build(HEADS[head](width, num_classes))
         disabled = logging.root.manager.disable
@@ -99,15 +111,20 @@ class Segmenter(nn.Module):
         finally:
             logging.disable(disabled)
 
-    def maps(self, images: Tensor, grid: Grid, resize: str | None = None) -> tuple[Tensor, ...]:
-        """What the head reads: the feature map `[B, D, h, w]`, or four of a pyramid."""
-        # backbones of other packages may know one way to resize only; then nothing is passed
-        features = self.backbone(images, grid) if resize is None else self.backbone(images, grid, resize=resize)
-        single = features.map.permute(0, 3, 1, 2).contiguous()
-        return (single,) if self.neck is None else self.neck((single,) * 4)
+    def maps(self, images: Tensor, grid: Grid) -> tuple[Tensor, ...]:
+        """What the head reads: the feature map `[B, D, h, w]`, or four of a pyramid.
 
-    def forward(self, images: Tensor, grid: Grid, resize: str | None = None) -> Tensor:
-        return self.head(self.maps(images, grid, resize))
+        The pyramid is made of the maps at a quarter, half, three quarters and the end of the backbone, the last one
+        after the final norm; a backbone that gives no inner maps gives its only one four times.
+        """
+        features = self.backbone(images, grid, **({"taps": self.taps} if self.taps else {}))
+        last = features.map
+        inner = [features.taps[i] for i in self.taps] or [last] * 3
+        maps = [m.permute(0, 3, 1, 2).contiguous() for m in (*inner, last)]
+        return (maps[-1],) if self.neck is None else self.neck(tuple(maps))
+
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
+        return self.head(self.maps(images, grid))
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """mmseg's losses of logits `[B, C, h, w]` against labels `[B, H, W]` (255: ignored); `loss_ce`, `acc_seg`."""

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from tasks.segmentation.scoring.confusion import IGNORE
+from tasks.data.readers.label_maps import IGNORE
 
 _CAPTION = 14  # pixels above each picture
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +10,26 @@ from torch.nn import functional as F
 
 from backbones import FlexiBackbone
 from backbones.resize import resize_patch_kernel
-from backbones.zoo.files import replace_head
+from backbones.zoo.architecture import replace_head
 from tasks.contract import Grid, TaskError
 from tasks.contract.frozen import Frozen
 
 
 class UpstreamModel(nn.Module):
-    """The student's own classifier is its head: it belongs to the backbone that comes out."""
+    """The student's own classifier is its head: it belongs to the backbone that comes out.
 
-    def __init__(self, backbone: FlexiBackbone, teacher: FlexiBackbone | None = None):
+    Args: classifier: of a backbone that can hold none.
+    """
+
+    def __init__(self, backbone: nn.Module, teacher: FlexiBackbone | None = None, classifier: nn.Linear | None = None):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.classifier = backbone, classifier
         self.teacher = None if teacher is None else Frozen(teacher)
 
-    def forward(self, images: Tensor, grid: Grid, **options: Any) -> Tensor:
+    def forward(self, images: Tensor, grid: Grid) -> Tensor:
         """Images [B, 3, H, W] -> logits [B, K]."""
-        return self.backbone.head(self.backbone(images, grid, **options).pooled)
+        head = self.backbone.head if self.classifier is None else self.classifier
+        return head(self.backbone(images, grid).pooled)
 
     @torch.no_grad()
     def answers(self, images: Tensor) -> Tensor:
@@ -38,11 +41,14 @@ class UpstreamModel(nn.Module):
 def supervised(backbone: nn.Module, classes: int, bias: float) -> UpstreamModel:
     """A student with a zero classifier and its bias at `bias`; a classifier of as many classes that is not zero stays.
 
-    Raises: TaskError for a backbone without a trunk that can hold a classifier.
+    A backbone of another kind than ours gets its classifier beside it.
     """
-    trunk = getattr(backbone, "trunk", None)
-    if trunk is None:
-        raise TaskError(f"{type(backbone).__name__} has no trunk with a classifier, and upstream training needs one")
+    if not isinstance(backbone, FlexiBackbone):
+        classifier = nn.Linear(backbone.embed_dim, classes)
+        nn.init.zeros_(classifier.weight)
+        nn.init.constant_(classifier.bias, bias)
+        return UpstreamModel(backbone, classifier=classifier)
+    trunk = backbone.trunk
     if trunk.num_classes != classes:
         replace_head(trunk, classes)
     if not trunk.head.weight.any():
@@ -84,7 +90,6 @@ def initialise_from_teacher(student: FlexiBackbone, teacher: FlexiBackbone) -> N
         if own != found:
             raise TaskError(f"weight {key} is {found} in the teacher and {own} in the student")
     student.trunk.load_state_dict(state)
-    student.drop_cache()
 
 
 def _renormalised(student: FlexiBackbone, teacher: FlexiBackbone) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from tasks.classification.pictures import Pictures
-from tasks.classification.preprocess import central_crop, evaluation_view, flip, inception_box, larger_side
+from tasks.classification.preprocess import evaluation_view, flip, inception_box
 from tasks.classification.preprocess import resize_bilinear as resize
-from tasks.classification.readers import Labelled
+from tasks.data.splits import Labelled
 from tasks.upstream.randaugment import randaugment
 
 
@@ -24,8 +24,8 @@ class UpstreamPictures(Pictures):
         self, found: Labelled, side: int, teacher_side: int = 0, squeeze: bool = False,
         randaug: tuple[int, int] | None = None,
     ):  # fmt: skip
-        super().__init__(found, side, "big_vision", "inception")
-        self.teacher_side, self.squeeze, self.randaug = teacher_side, squeeze, randaug
+        super().__init__(found, side, "big_vision", "inception", squeeze)
+        self.teacher_side, self.randaug = teacher_side, randaug
 
     def __getitem__(self, i: int) -> tuple[Tensor, int | Tensor | dict[str, int | Tensor]]:
         picture = self.picture(i)
@@ -42,10 +42,21 @@ class UpstreamPictures(Pictures):
         return own, self._target(i, other)
 
     def _evaluated(self, picture: Tensor, side: int) -> Tensor:
-        if not self.squeeze:
-            return evaluation_view(picture, side, "big_vision")
-        large = larger_side(side)
-        return central_crop(resize(picture, large, large), side)
+        return evaluation_view(picture, side, "big_vision", self.squeeze)
 
     def _target(self, i: int, teacher: Tensor | None) -> int | Tensor | dict[str, int | Tensor]:
         return self.label(i) if teacher is None else {"label": self.label(i), "teacher": teacher}
+
+
+class StoredPictures(UpstreamPictures):
+    """As `UpstreamPictures` in evaluation; in training as stored, for augmentation of whole batches.
+
+    Example: `StoredPictures(task.labelled("train"), 120).stored(0)[0].shape  # [3, 64, 64]`
+    """
+
+    def stored(self, i: int) -> tuple[Tensor, int | Tensor]:
+        """`(uint8 [3, h, w], label)` before anything random."""
+        return self.picture(i), self.label(i)
+
+    def sample(self, i: int, generator: torch.Generator) -> tuple[Tensor, int | Tensor]:
+        return self.stored(i)

@@ -1,5 +1,6 @@
 """The encoder against official values, timm's own forward, and its invariants."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from conftest import relative
 from timm.models.vision_transformer import VisionTransformer
 
-from backbones import FlexiBackbone, build_backbone
-from backbones.features import Normalisation
+from backbones import Features, FlexiBackbone, build_backbone
+from backbones.contract import Normalisation
+from backbones.kernels import ResizedKernels
 from backbones.zoo.files import build_from_npz
 
 PIXELS = torch.randint(0, 256, (2, 3, 240, 240), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -120,34 +122,86 @@ def test_cached_equals_uncached_and_state_is_unchanged(tiny) -> None:
     with_grad = tiny(PIXELS, 8).pooled
     with torch.inference_mode():
         cached = tiny(PIXELS, 8).pooled.clone()
-    assert torch.equal(with_grad, cached) and tiny._cache
+    assert torch.equal(with_grad, cached) and len(tiny._kept)
     after = tiny.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
 
 
-@pytest.mark.parametrize("change", ["fused step", "in place", "load", "double"])
-def test_changed_weights_are_seen_in_evaluation(tiny, change: str) -> None:
-    with torch.no_grad():
+def _fused_step(model: FlexiBackbone) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+
+
+def _through_numpy(model: FlexiBackbone) -> None:
+    model.base_kernel.detach().numpy()[0, 0, 0, 0] += 1
+
+
+def _swap(model: FlexiBackbone) -> None:
+    model.base_kernel.data.copy_(model.base_kernel.data.flip(0, 1, 2, 3))  # the same numbers in other places
+
+
+CHANGES = {
+    "fused step": _fused_step,
+    "in place": lambda m: m.base_kernel.mul_(2),
+    "load": lambda m: m.load_state_dict({k: v * 2 for k, v in m.state_dict().items()}),
+    "double": lambda m: m.double(),
+    "data zeroed": lambda m: m.base_kernel.data.zero_(),
+    "data replaced": lambda m: setattr(m.base_kernel, "data", m.base_kernel.data * 2),
+    "positions through data": lambda m: m.trunk.pos_embed.data.mul_(2),
+    "one value through data": _through_numpy,
+    "swapped through data": _swap,
+    "other parameter": lambda m: setattr(m.trunk.patch_embed.proj, "weight", torch.nn.Parameter(m.base_kernel * 2)),
+    "NaN": lambda m: m.base_kernel.data.fill_(float("nan")),
+}
+
+
+@pytest.mark.parametrize("bind", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_weights_are_seen_in_evaluation(tiny, change: str, bind: bool) -> None:
+    tiny.requires_grad_(change == "fused step")
+    with torch.no_grad(), tiny.bound() if bind else contextlib.nullcontext():
         old = tiny(PIXELS, 8).pooled
-    if change == "fused step":
-        optimizer = torch.optim.AdamW(tiny.parameters(), lr=0.1, fused=True)
-        for p in tiny.parameters():
-            p.grad = torch.ones_like(p)
-        optimizer.step()
-    elif change == "in place":
-        with torch.no_grad():
-            tiny.base_kernel.mul_(2)
-    elif change == "load":
-        tiny.load_state_dict({k: v * 2 for k, v in tiny.state_dict().items()})
-    else:
-        tiny.double()
+        assert torch.equal(tiny(PIXELS, 8).pooled, old) and len(tiny._kept) == 1
+        CHANGES[change](tiny)
+        new, fresh = tiny(PIXELS, 8).pooled, copy.deepcopy(tiny)(PIXELS, 8).pooled
+    assert torch.equal(new.nan_to_num(), fresh.nan_to_num()) and new.dtype == tiny.dtype
+    assert change == "double" or not torch.equal(new, old)
+
+
+def test_weights_made_in_inference_mode_are_kept_and_watched(tiny_npz) -> None:
+    with torch.inference_mode():
+        model = build_from_npz(str(tiny_npz)).eval()
+        old = model(PIXELS, 8).pooled
+        model(PIXELS, 8)
+        assert len(model._kept) == 1
+        model.base_kernel.mul_(2)
+        assert not torch.equal(model(PIXELS, 8).pooled, old)
+
+
+def test_a_cached_call_makes_nothing(tiny, monkeypatch) -> None:
+    made = []
+    resized = tiny.resized
+    monkeypatch.setattr(tiny, "resized", lambda *a: made.append(a) or resized(*a))
     with torch.no_grad():
-        new = tiny(PIXELS if change != "double" else PIXELS.double() / 127.5 - 1, 8).pooled
-    tiny.drop_cache()
+        for grid in (8, 5, 8, 5, 8):
+            tiny(PIXELS, grid)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_uint8_input_in_every_precision(tiny, dtype: torch.dtype) -> None:
     with torch.no_grad():
-        fresh = tiny(PIXELS if change != "double" else PIXELS.double() / 127.5 - 1, 8).pooled
-    assert torch.equal(new, fresh)
-    assert new.dtype == torch.float64 or not torch.equal(new, old)
+        expected = tiny(PIXELS, 8)
+        features = tiny.to(dtype)(PIXELS, 8)
+        logits = tiny.head(features.pooled)
+    assert features.pooled.dtype == features.map.dtype == logits.dtype == dtype
+    error = {torch.float16: 1e-2, torch.bfloat16: 6e-2, torch.float64: 1e-5}[dtype]
+    assert relative(features.pooled, expected.pooled) < error
+    tiny.float()  # a mean that was rounded on the way would darken the input
+    with torch.no_grad():
+        assert relative(tiny.normalise(PIXELS), PIXELS.float() / 127.5 - 1) < 1e-6
 
 
 def test_pi_kernel_on_an_upsampled_image_changes_no_logit(tiny) -> None:
@@ -187,7 +241,7 @@ def test_norm_method_needs_calibration_and_gives_one_norm(tiny) -> None:
 def test_autocast_leaves_the_resize_alone(tiny) -> None:
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         tiny(PIXELS, 8)
-    kernel, positions = next(iter(tiny._cache.values()))
+    kernel, positions = next(iter(tiny._kept._made.values()))
     assert kernel.dtype == positions.dtype == torch.float32
 
 
@@ -225,3 +279,80 @@ def test_a_compiled_step_is_one_graph_and_inverts_nothing() -> None:
         assert torch.equal(compiled(images, grid), model(images, grid).pooled)
     names = [str(node.target) for graph in graphs for node in graph.graph.nodes]
     assert len(graphs) == 2 and any("conv2d" in n for n in names) and not any("pinv" in n for n in names)
+
+
+def test_elsewhere_than_on_a_cpu_values_are_kept_while_a_view_is_bound() -> None:
+    base, made = torch.nn.Parameter(torch.empty(2, 3, device="meta")), []
+    kept = ResizedKernels()
+
+    def get(frozen: bool) -> int:
+        kept.get("grid", [base], lambda: made.append(1) or (base, None), frozen)
+        return len(made)
+
+    with torch.no_grad():
+        assert [get(False), get(False)] == [1, 2] and len(kept) == 0
+        assert [get(True), get(True)] == [3, 3]
+        base.mul_(2)
+        assert [get(True), get(True)] == [4, 4]
+        torch.optim.SGD([base], lr=0.1).step()
+        assert [get(True), get(True)] == [5, 5]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("bind", [False, True])
+def test_a_gpu_gives_what_a_cpu_gives(tiny, bind: bool) -> None:
+    with torch.no_grad():
+        expected = tiny(PIXELS, 8).pooled
+        other = copy.deepcopy(tiny).cuda()
+        with other.bound() if bind else contextlib.nullcontext():
+            for _ in range(2):
+                assert relative(other(PIXELS.cuda(), 8).pooled.cpu(), expected) < 1e-3
+        other.base_kernel.data.zero_()
+        with other.bound() if bind else contextlib.nullcontext():
+            assert relative(other(PIXELS.cuda(), 8).pooled.cpu(), expected) > 1e-2
+
+
+def test_the_meta_device_tells_shapes_without_values() -> None:
+    with torch.device("meta"):
+        model = build_backbone("flexivit_l_i1k", pretrained=False).eval()
+        features = model(torch.empty(2, 3, 240, 240, dtype=torch.uint8), (8, 10))
+    assert features.map.shape == (2, 8, 10, 1024) and features.map.is_meta and len(model._kept) == 0
+    nano = build_backbone("flexivit_nano").eval()
+    expected, state = nano(PIXELS[:, :, ::2, ::2], 8).pooled, nano.state_dict()
+    empty = copy.deepcopy(nano).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(state)
+    assert torch.equal(empty(PIXELS[:, :, ::2, ::2], 8).pooled, expected)
+
+
+def test_a_picture_that_a_patch_does_not_divide_is_read_as_far_as_the_patches_go() -> None:
+    trunk = VisionTransformer(30, 7, embed_dim=16, depth=1, num_heads=2, num_classes=3).eval()
+    encoder, images = FlexiBackbone(trunk, Normalisation((0.5,) * 3, (0.5,) * 3)).eval(), torch.randn(1, 3, 30, 30)
+    assert encoder.image_size == (28, 28) and encoder.native_grid == (4, 4)
+    assert relative(encoder.head(encoder(images[:, :, :28, :28], 4).pooled), trunk(images)) < 1e-6
+
+
+def test_evaluation_compiles_as_one_graph_at_any_grid() -> None:
+    model = build_backbone("flexivit_nano").eval()
+    images = PIXELS[:, :, ::2, ::2]
+    compiled = torch.compile(lambda x, grid: model(x, grid).map, backend="eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        for grid in (4, 6):
+            assert relative(compiled(images, grid), model(images, grid).map) < 1e-6
+        with model.bound(resize="area"):
+            assert relative(compiled(images, 6), model(images, 6).map) < 1e-6
+        model.base_kernel.data.mul_(2)
+        assert relative(compiled(images, 6), model(images, 6).map) < 1e-6
+    whole = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        assert (
+            isinstance(whole(images, 8), Features) and relative(whole(images, 8).pooled, model(images, 8).pooled) < 1e-6
+        )
+
+
+def test_an_encoder_is_exported_as_it_is() -> None:
+    model = build_backbone("flexivit_nano").eval()
+    images, batch = PIXELS[:, :, ::2, ::2], torch.export.Dim("batch", min=1)
+    program = torch.export.export(model, (images, 8), dynamic_shapes=({0: batch}, None)).module()
+    with torch.no_grad():
+        for count in (1, 2):
+            assert relative(program(images[:count], 8).map, model(images[:count], 8).map) < 1e-6

@@ -1,24 +1,25 @@
 """The embedded nano weights: their size, their load, and the accuracy that the table claims."""
 
+import csv
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from backbones import build_backbone
+from backbones import backbone_spec, build_backbone
 from backbones.grids import NANO_GRIDS
+from backbones.weights.own import read_header
 from backbones.zoo.nano import FOLDER, NATIVE
-from benchmarks.experiments.pretrain import accuracy
-from benchmarks.experiments.pretrain_data import Pictures, load_tiny_imagenet
-from benchmarks.experiments.pretrain_report import plot, read_results, table
+from tasks import build_task
 
-MEASURED = Path(__file__).parents[2] / "results" / "measured" / "nano" / "top1.json"
+MEASURED = Path(__file__).parents[2] / "results" / "measured" / "nano" / "rows.csv"
 
 
 def test_weights_are_small_and_run_at_every_grid() -> None:
-    assert sum((FOLDER / f"{n}.safetensors").stat().st_size for n in NATIVE) <= 12 * 2**20
+    assert sum((FOLDER / f"{n}.safetensors").stat().st_size for n in NATIVE) <= 20 * 2**20
     images = torch.randint(0, 256, (2, 3, 120, 120), dtype=torch.uint8)
     for name in NATIVE:
         model = build_backbone(name).eval()
@@ -27,39 +28,48 @@ def test_weights_are_small_and_run_at_every_grid() -> None:
         assert all(x.shape == (2, 100) and torch.isfinite(x).all() for x in logits)
 
 
-def _reproduces(count: int, tolerance: float) -> None:
-    pictures = load_tiny_imagenet(Path(os.environ["FLEXIVIT_DATA"]) / "pretrain", "val")
-    claimed = json.loads(MEASURED.read_text())
-    few = Pictures(pictures.images[:count], pictures.labels[:count], pictures.classes)
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_file_tells_what_made_it(name: str) -> None:
+    told = json.loads(read_header(FOLDER / f"{name}.safetensors")["__metadata__"]["backbone"])
+    assert told["flexible"] is backbone_spec(name).flexible is build_backbone(name).flexible
+    training = told["training"]
+    assert {"recipe", "options", "train_grid", "seed", "data", "revision", "machine", "date"} <= set(training)
+    # one budget for all: pictures seen
+    assert training["recipe"]["steps"] * training["recipe"]["batch"] == 1_600_000
+
+
+def claimed() -> dict[str, dict[int, float]]:
+    table: dict[str, dict[int, float]] = defaultdict(dict)
+    with MEASURED.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["metric"] == "top1":
+                table[row["backbone"]][int(row["eval_grid"])] = float(row["value"])
+    return table
+
+
+@torch.no_grad()
+def reproduces(count: int, tolerance: float, grids: tuple[int, ...]) -> None:
+    task = build_task("upstream", os.environ["FLEXIVIT_DATA"], {"preset": "nano", "data": "tinyimagenet100"})
+    pictures = task.dataset("val")
+    chosen = range(0, len(pictures), len(pictures) // count)
+    images, labels = zip(*(pictures[i] for i in chosen), strict=True)
+    truth, table = torch.tensor(labels), claimed()
     for name in NATIVE:
-        found = accuracy(build_backbone(name), few, (4, 8))
-        for grid, value in found.items():
-            assert value == pytest.approx(claimed[name]["top1"][grid], abs=tolerance), (name, grid)
+        model = build_backbone(name).eval()
+        for grid in grids:
+            parts = [model.head(model(part, grid).pooled).argmax(1) for part in torch.stack(images).split(250)]
+            top1 = float((torch.cat(parts) == truth).double().mean())
+            assert top1 == pytest.approx(table[name][grid], abs=tolerance), (name, grid)
 
 
 @pytest.mark.skipif("FLEXIVIT_DATA" not in os.environ, reason="FLEXIVIT_DATA names no folder of real pictures")
 def test_accuracy_on_some_pictures_is_near_the_claim() -> None:
-    # four standard errors of 1,000 pictures at 8 %
-    _reproduces(1000, 0.035)
+    # four standard errors of 500 pictures at 50 %
+    reproduces(500, 0.09, (4, 8))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("FLEXIVIT_DATA" not in os.environ, reason="FLEXIVIT_DATA names no folder of real pictures")
 def test_accuracy_is_the_claim() -> None:
-    # weights are stored in 16 bits, so a few of 5,000 pictures may change side
-    _reproduces(5000, 0.002)
-
-
-def test_table_refuses_unequal_budgets(tmp_path) -> None:
-    results = {n: {"images": 10, "top1": {"4": 0.1, "8": 0.2}} for n in NATIVE}
-    for name, result in results.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(result))
-    assert "| 10.0 | 20.0 | 0.50 |" in table(read_results(tmp_path))
-    plot(read_results(tmp_path), tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 1000
-    (tmp_path / "vit_nano_g8.json").write_text(json.dumps({**results["vit_nano_g8"], "images": 20}))
-    with pytest.raises(ValueError, match="budgets differ"):
-        read_results(tmp_path)
-    (tmp_path / "vit_nano_g8.json").unlink()
-    with pytest.raises(ValueError, match="vit_nano_g8.json; make it with"):
-        read_results(tmp_path)
+    # measured in bfloat16 with 32-bit weights; weights are stored in 16 bits, so a few of 5,000 pictures change side
+    reproduces(5000, 0.003, (4, 8, 15))

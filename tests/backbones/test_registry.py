@@ -1,16 +1,30 @@
 """Names, files and what goes wrong with them."""
 
 import hashlib
+import http.server
+import re
+import threading
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_leaves
 
-from backbones import BackboneSpec, backbone_spec, build_backbone, list_backbones, register_backbone
-from backbones.download import WeightsError, fetch
-from backbones.weights import npz_shape, read_npz
-from backbones.zoo.files import build_from_safetensors, save_safetensors
+from backbones import (
+    BackboneSpec,
+    Features,
+    availability,
+    backbone_spec,
+    build_backbone,
+    list_backbones,
+    register_backbone,
+    registry,
+)
+from backbones.contract import WeightsError
+from backbones.weights.download import fetch
+from backbones.weights.npz import npz_shape, read_npz
+from backbones.weights.own import save_backbone
+from backbones.zoo.files import build_from_safetensors
 
 
 def test_published_names_are_listed() -> None:
@@ -102,7 +116,7 @@ def test_broken_files_tell_the_key_and_the_shape(tmp_path, tiny_npz) -> None:
     np.savez(tmp_path / "foreign.npz", weights=np.zeros(3))
     with pytest.raises(WeightsError, match="no key 'embedding/kernel'"):
         build_backbone(str(tmp_path / "foreign.npz"))
-    with pytest.raises(WeightsError, match="expected width 768.*found width 32"):
+    with pytest.raises(WeightsError, match="expected width 768.*the file has width 32"):
         build_backbone("flexivit_b_i1k", path=str(tiny_npz))
 
 
@@ -124,7 +138,7 @@ def test_a_file_put_by_hand_is_used_and_checked(tmp_path, monkeypatch) -> None:
 
 def test_safetensors_round_trip(tmp_path, tiny_npz) -> None:
     model = build_backbone(str(tiny_npz)).eval()
-    save_safetensors(model, tmp_path / "m.safetensors", half=False)
+    save_backbone(model, tmp_path / "m.safetensors", half=False)
     again = build_backbone(str(tmp_path / "m.safetensors")).eval()
     images = torch.randint(0, 256, (1, 3, 240, 240), dtype=torch.uint8)
     assert torch.equal(model(images, 8).pooled, again(images, 8).pooled)
@@ -136,18 +150,148 @@ def test_safetensors_round_trip(tmp_path, tiny_npz) -> None:
 
 def test_registered_and_callable_backbones_build() -> None:
     built = build_backbone("test_registry:make", width=3)
-    assert built.weight.shape == (3, 3)
+    assert built.inner.weight.shape == (3, 3) and built.embed_dim == 3
     register_backbone(BackboneSpec("test_only", make))
-    assert build_backbone("test_only", width=2).weight.shape == (2, 2)
+    assert build_backbone("test_only", width=2).inner.weight.shape == (2, 2)
     with pytest.raises(ValueError, match="already registered"):
         register_backbone(BackboneSpec("test_only", list))
 
 
+class Square(torch.nn.Linear):
+    def forward(self, images, grid):
+        cells = super().forward(torch.ones(len(images), *grid, self.in_features))
+        return Features(cells.mean((1, 2)), cells)
+
+
 def make(width: int) -> torch.nn.Module:
-    return torch.nn.Linear(width, width)
+    return Square(width, width)
 
 
 def test_a_new_head_starts_at_zero(tiny_npz) -> None:
     model = build_backbone(str(tiny_npz), num_classes=9)
     assert model.head.weight.shape == (9, 32) and not model.head.weight.any()
     assert build_backbone(str(tiny_npz), num_classes=0).head is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("flexivit_nano", {}, None),
+        ("flexivit_nano_scratch", {}, None),
+        ("flexivit_b_i1k", {"pretrained": False}, None),
+        ("flexivit_b_i1k", {}, "flexivit_b_i1k.npz are not there and http.* cannot be reached"),
+        ("flexivit_b_i1k", {"path": "nope.npz"}, "no weights file nope.npz"),
+        ("./nope.npz", {}, "no weights file nope.npz"),
+        ("./nope.npz:img", {}, "no weights file nope.npz"),
+        ("nope.safetensors", {}, "no weights file nope.safetensors"),
+        ("timm:nope", {}, "'nope' is not a model of timm; nearest"),
+        ("timm:resnet50", {}, "'resnet50' is no VisionTransformer or Eva"),
+        ("timm:vit_tiny_patch16_224.nope", {}, "no weights 'nope' of 'vit_tiny_patch16_224'; its tags: augreg"),
+        ("timm:vit_tiny_patch16_224", {"pretrained": False}, None),
+        ("timm:vit_tiny_patch16_224", {}, "not in the Hugging Face cache and .* cannot be reached"),
+        ("timm:test_vit.nope", {}, "no weights 'nope'"),
+        ("timm:vit_small_patch8_224.dino", {}, "not in the Hugging Face cache"),
+        ("timm:vit_small_patch16_18x2_224", {}, "timm has no weights"),
+        ("timm:local-dir:nowhere", {}, "no nowhere/config.json"),
+        ("timm:hf-hub:someone/model", {}, "'someone/model' are not in the Hugging Face cache"),
+        ("test_registry:make", {}, None),
+        ("no.such.module:thing", {}, "no module 'no.such.module'"),
+        ("flexvit_nano", {}, "nearest: flexivit_nano"),
+    ],
+)
+def test_a_plan_knows_what_is_in_the_way(monkeypatch, tmp_path, name: str, options: dict, reason: str | None) -> None:
+    for variable in ("FLEXIVIT_CACHE", "HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("backbones.weights.download.unreachable", lambda url: "no route to host")
+    found = availability(name, **options)
+    if reason is None:
+        assert found is None
+    else:
+        assert found and re.search(reason, found) and "\n" not in found
+
+
+def test_weights_at_hand_or_a_server_that_answers_are_no_obstacle(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("FLEXIVIT_CACHE", str(tmp_path))
+    monkeypatch.setattr("backbones.weights.download.unreachable", lambda url: None)
+    assert availability("flexivit_l_i1k") is None
+    monkeypatch.setattr("backbones.weights.download.unreachable", lambda url: "no route to host")
+    assert "cannot be reached" in availability("flexivit_l_i1k")
+    (tmp_path / "flexivit_l_i1k.npz").write_bytes(b"weights")
+    assert availability("flexivit_l_i1k") is None
+
+
+class Entry:
+    """An entry point of a package that is not installed."""
+
+    dist, value = None, "stranger:backbone"
+
+    def __init__(self, name: str, load) -> None:
+        self.name, self.load = name, load
+
+
+def test_a_broken_entry_point_is_named_and_passed_over(monkeypatch, capsys) -> None:
+    def explode():
+        raise SystemExit("torn\nin two")
+
+    entries = [Entry("test_torn", explode), Entry("test_whole", lambda: make)]
+    monkeypatch.setattr(registry, "_entries", lambda group, path: entries)
+    monkeypatch.setattr(registry, "_BROKEN", {})
+    assert list_backbones("test_[tw]*") == ["test_whole"] and "flexivit_nano" in list_backbones()
+    told = capsys.readouterr().err
+    assert told.count("warning:") == 1 and "'test_torn'" in told and "SystemExit: torn; passed over" in told
+    with pytest.raises(ValueError, match="test_torn.*cannot be loaded: SystemExit: torn"):
+        build_backbone("test_torn")
+    assert "cannot be loaded" in availability("test_torn")
+    assert build_backbone("test_whole", width=2).embed_dim == 2
+    registry._SPECS.pop("test_whole")
+
+
+@pytest.mark.parametrize("name", ["os:system", "os:getcwd", "builtins:print", "subprocess:Popen", "json:decoder"])
+def test_code_that_is_no_backbone_is_never_called(name: str) -> None:
+    with pytest.raises(ValueError, match="neither a class of torch.nn.Module nor a function"):
+        build_backbone(name)
+
+
+def test_names_that_are_not_trusted_import_nothing(tmp_path, monkeypatch) -> None:
+    (tmp_path / "stranger_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="pass --trust"):
+        build_backbone("stranger_module:make", trust=False)
+    assert "pass --trust" in availability("stranger_module:make", trust=False)
+    assert build_backbone("flexivit_nano", trust=False).embed_dim == 128
+
+
+def test_a_checksum_is_kept_on_first_use_and_compared(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FLEXIVIT_CACHE", str(tmp_path))
+    file = tmp_path / "file.npz"
+    file.write_bytes(b"weights")
+    assert fetch("http://127.0.0.1:9/file.npz") == file
+    kept = tmp_path / "file.npz.sha256"
+    assert kept.read_text() == f"{hashlib.sha256(b'weights').hexdigest()}  file.npz\n"
+    file.write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match="checksum mismatch.*first used.*or file.npz.sha256 to accept it"):
+        fetch("http://127.0.0.1:9/file.npz")
+    kept.unlink()
+    assert fetch("http://127.0.0.1:9/file.npz") == file
+
+
+@pytest.mark.parametrize("fault", ["cut", "altered"])
+def test_a_download_that_is_cut_or_altered_leaves_nothing(tmp_path, monkeypatch, fault: str) -> None:
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "900" if fault == "cut" else "7")
+            self.send_header("x-goog-hash", "crc32c=AAAAAA==,md5=AAAAAAAAAAAAAAAAAAAAAA==")
+            self.end_headers()
+            self.wfile.write(b"weights")
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("FLEXIVIT_CACHE", str(tmp_path))
+    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(WeightsError, match="7 of 900 bytes" if fault == "cut" else "another MD5"):
+            fetch(f"http://127.0.0.1:{server.server_port}/file.npz")
+    assert not list(tmp_path.iterdir())

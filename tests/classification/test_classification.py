@@ -1,5 +1,6 @@
 """Classification: official preprocessing, readers of every layout, the three protocols."""
 
+import dataclasses
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import pytest
 import runner_tools  # noqa: F401  (makes the plug-in importable)
 import torch
 from accelerate import Accelerator
+from data_tools import sized
 from PIL import Image
 from tiny_backbone import tiny
 
@@ -29,11 +31,17 @@ from tasks.classification.preprocess import (
     resize_small,
     training_view,
 )
-from tasks.classification.scoring import accuracy, neighbour_votes, score_file
-from tasks.classification.sources import DATA, load
+from tasks.classification.scoring import accuracy, neighbour_votes
 from tasks.contract import Batch, Recipe, TaskError, View
 from tasks.contract.meters import bootstrap
+from tasks.data.cards import known_cards
 from tasks.data.decoding import decode
+from tasks.data.errors import Missing
+from tasks.data.sets.labelled import labelled_set
+
+
+def load(root, name: str, split: str):
+    return labelled_set(name, root).load(split)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +156,7 @@ def test_folders(folder) -> None:
     (folder / "mine/test/cat").mkdir()
     with pytest.raises(TaskError, match="'cat'"):
         load(folder, "mine/", "test")
-    with pytest.raises(TaskError, match="no folder .*val"):
+    with pytest.raises(TaskError, match="has no split 'val'; it has: test, train"):
         load(folder, "mine/", "val")
 
 
@@ -187,7 +195,8 @@ def test_pictures_that_cannot_be_decoded_are_named() -> None:
         decode(b"nonsense", "cat.jpg")
 
 
-def test_imagenet_and_the_sets_that_share_its_classes(tmp_path) -> None:
+def test_imagenet_and_the_sets_that_share_its_classes(tmp_path, monkeypatch) -> None:
+    sized(monkeypatch, "imagenet", "classes")
     wnids = [f"n{i:08d}" for i in range(12)]
 
     def put(place: str, name: str, label: int) -> None:
@@ -202,7 +211,7 @@ def test_imagenet_and_the_sets_that_share_its_classes(tmp_path) -> None:
         put(f"imagenet-a/{wnids[label]}", "a.jpg", label)
     task = build_task("classification", tmp_path, {"data": "imagenet"})
     assert task.missing(("val", "v2", "a")) == [] and len(task.missing(("real", "r", "sketch"))) == 3
-    assert all("get it from http" in m for m in task.missing(("real", "r", "sketch")))
+    assert all(m.advice.startswith("get it from http") for m in task.missing(("real", "r", "sketch")))
     # sorted as text, folders 10 and 11 would come before 2
     assert sorted(load(tmp_path, "imagenet", "v2").labels.tolist()) == list(range(12))
     v2 = load(tmp_path, "imagenet", "v2")
@@ -227,13 +236,13 @@ def test_drawn_scenes_are_a_folder_like_any_other(tmp_path) -> None:
 def test_names_of_data_and_options(tmp_path) -> None:
     for options, words in (
         ({"data": "car98"}, "cars98"), ({"protocol": "lineal"}, "finetune, linear, knn"), ({"crop": "x"}, "inception"),
-        ({"dat": 1}, "data, protocol"), ({"neighbours": 0}, "neighbours"),
+        ({"dat": 1}, "nearest: data"), ({"neighbours": 0}, "neighbours"),
     ):  # fmt: skip
         with pytest.raises(TaskError, match=words):
             build_task("classification", tmp_path, options)
-    for name in sorted(set(DATA) - {"scenes"}):
+    for name in [n for n, card in known_cards().items() if card.classes and not card.drawn]:
         missing = build_task("classification", tmp_path, {"data": name}).missing()
-        assert missing and all("get it from" in m for m in missing), name
+        assert missing and all(type(m) is Missing and "http" in m.advice for m in missing), name
 
 
 # --- protocols
@@ -257,8 +266,6 @@ def test_fine_tuning_learns_what_can_be_learnt(folder) -> None:
 
 
 def test_mixup_mixes_pictures_and_labels_alike(folder) -> None:
-    import dataclasses
-
     task = build_task("classification", folder, options())
     task.recipe = dataclasses.replace(task.recipe, mixup=0.5)
     model = task.model(tiny())
@@ -293,6 +300,31 @@ def test_probes_side_by_side_are_probes_one_by_one(folder) -> None:
     assert not any("backbone" in name for name in together.state_dict())
 
 
+@pytest.mark.parametrize("cut", [{"accumulate": 2}, {"accumulate": 4}, {"batch": 8}])
+def test_the_statistics_of_probes_are_those_of_the_training_pictures(folder, cut) -> None:
+    """Batch statistics would make the loss depend on how a batch is cut; running ones on the order of batches."""
+    task = build_task("classification", folder, options(protocol="linear"))
+    schedule = GridSchedule("random", ((4, 4), (2, 2)))
+
+    def train(**changes: int) -> tuple[LinearProbes, list[float]]:
+        torch.manual_seed(0)
+        model = task.model(tiny())
+        recipe = dataclasses.replace(task.recipe, steps=3, **{"batch": 8, **changes})
+        done = finetune(task, model, recipe, schedule, Accelerator(cpu=True))
+        return model, done.losses
+
+    (one, losses), (other, again) = train(), train(**cut)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert torch.equal(one.norm.mean, other.norm.mean) and torch.equal(one.norm.variance, other.norm.variance)
+    data, train_set = task.dataset("train"), []
+    for i in range(len(data)):  # all of a set this small is one batch, at the first grid
+        image, _ = data.sample(i, generator("sample", 0, 0, i))
+        train_set.append(one.features(image[None], (4, 4))[0])
+    features = torch.stack(train_set)
+    torch.testing.assert_close(one.norm.mean, features.mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(one.norm.variance, features.var(0, unbiased=False), atol=1e-6, rtol=1e-4)
+
+
 def test_the_probe_is_chosen_on_minival(folder) -> None:
     from runner_tools import run_toy
 
@@ -301,7 +333,7 @@ def test_the_probe_is_chosen_on_minival(folder) -> None:
     assert summary.status == 0, summary.lines()
     choice = json.loads(next((folder / "out" / "checkpoints").glob("*.choice.json")).read_text())
     best = max(range(6), key=lambda i: choice["scores"][i])
-    assert [r["view_options"] for r in rows] == [{"probe": best}] * 2 and rows[0]["protocol"] == "linear-v1"
+    assert [r["view_options"] for r in rows] == [{"probe": best}] * 2 and rows[0]["protocol"] == "linear-v2"
 
 
 def test_votes_are_those_of_brute_force() -> None:
@@ -321,14 +353,6 @@ def test_nearest_neighbours_train_nothing(folder) -> None:
     assert task.recipe.steps == 0 and task.parts("test") == ("train", "test")
     rows = sweep(task, task.model(tiny()), task.views([2, 4]), "test").rows
     assert len(rows) == 2 and set(rows[0][2]) == {"ids", "ranked", "label"} and len(rows[0][2]["ids"]) == 8
-
-
-def test_files_are_scored_without_a_model(tmp_path) -> None:
-    np.savez(tmp_path / "a.npz", ids=[0, 1], ranked=[[1, 0], [0, 1]], label=[1, 1])
-    found = score_file(tmp_path / "a.npz")
-    assert found["metrics"] == {"top1": 0.5, "top5": 1.0} and found["intervals"]["top5_interval"] == (1.0, 1.0)
-    with pytest.raises(TaskError, match="no file"):
-        score_file(tmp_path / "b.npz")
 
 
 def test_bootstrap_covers_the_mean() -> None:

@@ -7,8 +7,8 @@ import torch
 from front_door import call
 
 from backbones import build_backbone
+from backbones.cost import macs
 from backbones.flexible import FlexiBackbone
-from benchmarks.cost.macs import macs
 from benchmarks.speed import contenders
 from benchmarks.speed.contenders import build, fixed_vit, transformers_vit
 from benchmarks.speed.throughput import take_turns

@@ -51,23 +51,22 @@ def test_the_nearest_is_of_this_device_then_of_width_then_of_tokens() -> None:
 def test_hours_are_sums_over_grids_by_their_own_speeds() -> None:
     four = dataclasses.replace(ONE, grid=4, forward=1e9, training=5e8)
     asked = {"steps": 10, "batch": 6, "images": 100, "side": 120}
-    found = estimate(cell(), **asked, device="box", rows=[], rates=[ONE, four])
+    found = estimate(cell(), **asked, device="box", own=None, rates=[ONE, four])
     for device, speed in (("cuda:1", SPEED["cuda"]), ("cpu", SPEED["cpu"])):
         assert assumed_speed(device, []) == speed
-    small, large = (estimate(c, 0, 1, 1, 120, "cpu", [], [])["macs"] for c in (
+    small, large = (estimate(c, 0, 1, 1, 120, "cpu", None, [])["macs"] for c in (
         dataclasses.replace(cell(None), views=(View((4, 4)),)), dataclasses.replace(cell(None), views=(View((8, 8)),))
     ))  # fmt: skip
     seconds = 3 * 30 * (small / 5e8 + large / 2e9) + 100 * (small / 1e9 + large / 4e9)
     assert found == {"macs": 190 * (small + large), "hours": round(seconds / 3600, 4), "rate": "measured"}
-    assert estimate(cell(), **asked, device="cuda", rows=[], rates=[ONE])["rate"] == "assumed"
-    assert estimate(cell(), **asked, device="cuda", rows=[], rates=[])["hours"] == pytest.approx(
+    assert estimate(cell(), **asked, device="cuda", own=None, rates=[ONE])["rate"] == "assumed"
+    assert estimate(cell(), **asked, device="cuda", own=None, rates=[])["hours"] == pytest.approx(
         found["macs"] / SPEED["cuda"] / 3600, abs=1e-4
     )
-    rows = [{"cost": {"macs_per_second": 1e9}}]
-    assert estimate(cell(), **asked, device="box", rows=rows, rates=[ONE])["rate"] == "rows"
+    assert estimate(cell(), **asked, device="box", own=1e9, rates=[ONE])["rate"] == "rows"
     untimed = dataclasses.replace(ONE, training=None)  # serves what trains nothing
-    assert estimate(cell(None), **asked, device="box", rows=[], rates=[untimed])["rate"] == "measured"
-    assert estimate(cell(), **asked, device="box", rows=[], rates=[untimed])["rate"] == "assumed"
+    assert estimate(cell(None), **asked, device="box", own=None, rates=[untimed])["rate"] == "measured"
+    assert estimate(cell(), **asked, device="box", own=None, rates=[untimed])["rate"] == "assumed"
 
 
 def test_devices_have_names(monkeypatch) -> None:

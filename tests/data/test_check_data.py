@@ -1,6 +1,5 @@
 """`check data`: every known set is looked at; what is missing or wrong is said with what to do."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import official_forms
 import pytest
+from data_tools import sized
 
 import run_all
 from benchmarks.prepare import prepare
@@ -27,11 +27,9 @@ def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
 @pytest.fixture
 def woofs(tmp_path, monkeypatch) -> Path:
     """A data root with a tiny imagewoof9."""
-    from tasks.classification.sources import DATA
-
     source = official_forms.imagewoof(tmp_path)
     prepare("imagewoof9", [source], tmp_path / "data", {"train": 3, "test": 2}, lambda text: None)
-    monkeypatch.setitem(DATA, "imagewoof9", dataclasses.replace(DATA["imagewoof9"], tests={"test": 18}))
+    sized(monkeypatch, "imagewoof9", "classes", train=27, test=18)
     return tmp_path / "data"
 
 
@@ -56,9 +54,9 @@ def test_a_whole_set_is_described(monkeypatch, capsys, woofs) -> None:
     (found,) = json.loads(out)
     assert code == 0 and found["state"] == "ok" and found["problems"] == []
     assert found["splits"] == {"train": 24, "minival": 3, "test": 18} and found["classes"] == 9
-    assert found["sample"] == "a picture of 128x128 px" and len(found["fingerprint"]) == 16
+    assert found["sample"] == "a picture of 128x128 px" and len(found["fingerprints"]["test"]) == 16
     code, out, _ = call(monkeypatch, capsys, "imagewoof9", "--data-root", str(woofs))
-    assert "train 24, minival 3, test 18; 9 classes" in out and found["fingerprint"] in out and "1 ok" in out
+    assert "train 24, minival 3, test 18; 9 classes" in out and found["fingerprints"]["test"] in out and "1 ok" in out
 
 
 def test_what_is_there_but_not_readable_is_wrong(monkeypatch, capsys, woofs) -> None:
@@ -66,39 +64,36 @@ def test_what_is_there_but_not_readable_is_wrong(monkeypatch, capsys, woofs) -> 
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     code, out, _ = call(monkeypatch, capsys, "imagewoof9", "--data-root", str(woofs))
-    assert code == 1 and f"{shard} cannot be read as parquet" in out
+    assert code == 1 and f"{shard}: cannot be read as parquet" in out
     assert "remove what is named, then download https://" in out
     shard.write_bytes(whole)
     meta = woofs / "classification" / "imagewoof9_meta.json"
     meta.write_text('{"class_names": [')
     (found,) = check_sets(["imagewoof9"], woofs)
-    assert found.state == "wrong" and "imagewoof9_meta.json is not JSON" in found.problems[0]
+    assert found.state == "wrong" and "imagewoof9_meta.json: is not JSON" in found.problems[0]
 
 
 def test_too_few_pictures_are_wrong(monkeypatch, woofs) -> None:
-    from tasks.classification.sources import DATA
-
-    monkeypatch.setitem(DATA, "imagewoof9", dataclasses.replace(DATA["imagewoof9"], tests={"test": 540}))
+    sized(monkeypatch, "imagewoof9", "classes", train=27, test=540)
     (found,) = check_sets(["imagewoof9"], woofs)
     assert found.state == "wrong" and "has 18 images" in found.problems[0] and "must have 540" in found.problems[0]
 
 
 def test_detection_and_captions_of_one_pack(monkeypatch, tmp_path) -> None:
-    from tasks.retrieval.captions import DATA
-
     source, data = official_forms.coco(tmp_path, 16), tmp_path / "data"
     prepare("lvis_coco80", [source], data, {"train": 12, "val": 3}, lambda text: None)
     name = "coco_val2017_subset"
-    monkeypatch.setitem(DATA, name, dataclasses.replace(DATA[name], sizes={"train": 12, "test": 3}))
+    sized(monkeypatch, "lvis_coco80", "boxes", train=12, val=3)
+    sized(monkeypatch, name, "captions", train=12, test=3)
     boxes, captions = check_sets(["lvis_coco80"], data), check_sets([name], data)
     (boxes,), (captions,) = boxes, captions
-    assert boxes.state == "ok" and boxes.splits == {"train": 10, "val": 3} and boxes.classes == 4
+    assert boxes.state == "ok" and boxes.splits == {"train": 11, "minival": 1, "val": 3} and boxes.classes == 4
     assert (boxes.first, boxes.last) == ("thing 1", "thing 90") and "320x240" in boxes.sample
     assert captions.state == "ok" and captions.splits == {"train": 11, "test": 3} and "told 0" in captions.first
     labels = data / "detection" / "lvis_coco80_val.json"
     labels.write_text(labels.read_text()[:-100])
     (boxes,) = check_sets(["lvis_coco80"], data)
-    assert boxes.state == "wrong" and "lvis_coco80_val.json is not JSON" in boxes.problems[0]
+    assert boxes.state == "wrong" and "lvis_coco80_val.json: is not JSON" in boxes.problems[0]
 
 
 def test_unknown_sets_are_answered_by_the_nearest(monkeypatch, capsys, tmp_path) -> None:

@@ -1,6 +1,5 @@
 """Packs built from tiny files in the official forms, read back by the tasks' own readers."""
 
-import dataclasses
 import io
 import json
 import tarfile
@@ -9,17 +8,13 @@ import numpy as np
 import official_forms
 import pyarrow.parquet as pq
 import pytest
+from data_tools import sized
 from PIL import Image
 
 from benchmarks.prepare import PACKS, prepare
 from tasks import build_task
 from tasks.contract import TaskError
-
-
-def sized(monkeypatch, module: str, name: str, **changes) -> None:
-    """The readers insist on the packs' sizes: make them insist on those of a tiny one."""
-    data = __import__(module, fromlist=["DATA"]).DATA
-    monkeypatch.setitem(data, name, dataclasses.replace(data[name], **changes))
+from tasks.data.sets.captioned import captioned_set
 
 
 def silent(text: str) -> None:
@@ -27,7 +22,7 @@ def silent(text: str) -> None:
 
 
 def test_tiny_imagenet(tmp_path) -> None:
-    from benchmarks.experiments.pretrain_data import load_tiny_imagenet
+    from benchmarks.studies.tiny_imagenet import load_tiny_imagenet
 
     source = official_forms.zipped(official_forms.tiny_imagenet(tmp_path), tmp_path / "tiny-imagenet-200.zip")
     said: list[str] = []
@@ -52,7 +47,7 @@ def test_tiny_imagenet(tmp_path) -> None:
 def test_cars(tmp_path, monkeypatch) -> None:
     source = official_forms.cars(tmp_path)
     prepare("cars98", [source], tmp_path / "data", {"test": 2, "train": 3}, silent)
-    sized(monkeypatch, "tasks.classification.sources", "cars98", tests={"test": 6})
+    sized(monkeypatch, "cars98", "classes", train=9, test=6)
     task = build_task("classification", tmp_path / "data", {"data": "cars98"})
     assert task.missing(("test",)) == [] and task.classes == 3
     train, test = task.labelled("train"), task.labelled("test")
@@ -64,14 +59,13 @@ def test_cars(tmp_path, monkeypatch) -> None:
     sizes = {Image.open(io.BytesIO(test.read(i))).size for i in range(6)}
     assert sizes <= {(192, 128), (40, 30)} and task.dataset("test")[0][0].shape == (3, 120, 120)
     other = build_task("image_retrieval", tmp_path / "data", {"data": "cars98"})
-    sized(monkeypatch, "tasks.retrieval.images.labelled", "cars98", sizes={"train": 9, "test": 6})
     assert other.missing() == [] and len(other.dataset("test")) == 6
 
 
 def test_imagewoof(tmp_path, monkeypatch) -> None:
     source = official_forms.tarred(official_forms.imagewoof(tmp_path), tmp_path / "imagewoof2.tgz")
     prepare("imagewoof9", [source], tmp_path / "data", {"train": 2, "test": 1}, silent)
-    sized(monkeypatch, "tasks.classification.sources", "imagewoof9", tests={"test": 9})
+    sized(monkeypatch, "imagewoof9", "classes", counts=True, test=9)
     task = build_task("classification", tmp_path / "data", {"data": "imagewoof9"})
     assert task.missing(("test",)) == [] and task.classes == 9
     assert sorted(task.labelled("test").labels.tolist()) == list(range(9))
@@ -79,9 +73,10 @@ def test_imagewoof(tmp_path, monkeypatch) -> None:
     assert Image.open(io.BytesIO(task.labelled("train").read(0))).size == (128, 128)
 
 
-def test_voc(tmp_path) -> None:
+def test_voc(tmp_path, monkeypatch) -> None:
     source = official_forms.voc(tmp_path)
     prepare("voc2012", [source], tmp_path / "data", {"train": 3, "val": 2}, silent)
+    sized(monkeypatch, "voc21", "masks", train=3, val=2)
     task = build_task("segmentation", tmp_path / "data", {"data": "voc21"})
     assert task.missing() == [] and len(task.classes) == 21
     val = task.dataset("val")
@@ -93,10 +88,11 @@ def test_voc(tmp_path) -> None:
         assert Image.open(tar.extractfile(mask)).mode == "P"  # the palette is kept
 
 
-def test_camvid(tmp_path) -> None:
+def test_camvid(tmp_path, monkeypatch) -> None:
     sizes = {"train": 3, "val": 1, "test": 2}
     source = official_forms.camvid(tmp_path, sizes)
     prepare("camvid", [source.parent], tmp_path / "data", sizes, silent)
+    sized(monkeypatch, "camvid11", "masks", **sizes)
     task = build_task("segmentation", tmp_path / "data", {"data": "camvid11"})
     assert task.missing() == [] and [len(task.dataset(s)) for s in ("train", "minival", "val", "test")] == [2, 1, 1, 2]
     image, target = task.dataset("test")[1]
@@ -109,12 +105,10 @@ def test_flickr8k(tmp_path, monkeypatch) -> None:
     sizes = {"train": 5, "val": 2, "test": 3}
     source = official_forms.flickr8k(tmp_path, {"train": 7, "val": 3, "test": 3})
     prepare("flickr8k", [source], tmp_path / "data", sizes, silent)
-    sized(monkeypatch, "tasks.retrieval.captions", "flickr8k", sizes=sizes)
+    sized(monkeypatch, "flickr8k", "captions", **sizes)
     task = build_task("retrieval", tmp_path / "data", {"data": "flickr8k"})
-    assert task.missing() == [] and task.fingerprint()
-    from tasks.retrieval.captions import load_captions
-
-    found = load_captions(tmp_path / "data", "flickr8k", "test")
+    assert task.missing() == [] and task.fingerprint("train")
+    found = captioned_set("flickr8k", tmp_path / "data").load("test")
     assert found.names == ["0_test.jpg", "1_test.jpg", "2_test.jpg"]
     assert found.captions[1][4] == "A test picture , number 1 , said 4 times ."
     assert Image.open(io.BytesIO(found.read(0))).size == (160, 160)
@@ -123,21 +117,20 @@ def test_flickr8k(tmp_path, monkeypatch) -> None:
 
 
 def test_coco(tmp_path, monkeypatch) -> None:
-    from tasks.retrieval.captions import load_captions
-
     source = official_forms.coco(tmp_path)
     archives = [
         official_forms.zipped(source / "val2017", tmp_path / "val2017.zip"),
         official_forms.zipped(source / "annotations", tmp_path / "annotations_trainval2017.zip"),
     ]
     prepare("coco", archives, tmp_path / "data", {"train": 5, "val": 3}, silent)
-    task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80"})
-    assert task.missing() == [] and task.fingerprint()
+    sized(monkeypatch, "lvis_coco80", "boxes", train=5, val=3)
+    task = build_task("detection", tmp_path / "data", {"data": "lvis_coco80", "text": "tiny"})
+    assert task.missing() == [] and task.fingerprint("train")
     val = task.dataset("val")
     assert len(val) == 3 and val[0][0].shape == (3, 240, 240) and val[0][1]["size"].tolist() == [240, 320]
     for split in ("train", "val"):
         labels = json.loads((tmp_path / "data" / "detection" / f"lvis_coco80_{split}.json").read_text())
-        truth = task.found.truth(split)
+        truth = task.truth(split)
         assert len(truth.names) == 4 and all(c["frequency"] == "r" for c in labels["categories"])
         for box in labels["annotations"]:
             assert box["bbox"][1:] == [10.0, 100.0, 50.25] and box["area"] == 5025.0  # half of 640x480
@@ -146,10 +139,10 @@ def test_coco(tmp_path, monkeypatch) -> None:
             crowd = {3} if image["id"] == 7 else set()
             assert image["not_exhaustive_category_ids"] == sorted(crowd)
             assert set(image["neg_category_ids"]) == {1, 2, 3, 90} - own - crowd
-    sized(monkeypatch, "tasks.retrieval.captions", "coco_val2017_subset", sizes={"train": 5, "test": 3})
-    found = load_captions(tmp_path / "data", "coco_val2017_subset", "test")
+    sized(monkeypatch, "coco_val2017_subset", "captions", train=5, test=3)
+    found = captioned_set("coco_val2017_subset", tmp_path / "data").load("test")
     assert len(found) == 3 and all(len(c) == 5 for c in found.captions) and found.captions[0][0][-1] == "0"
-    assert sorted(found.names) == [i["file_name"] for i in task.found.labels("val")["images"]]
+    assert sorted(n[:12] for n in found.names) == sorted(n[-16:-4] for n in task.boxed("val").names)
 
 
 def test_the_same_download_gives_the_same_bytes(tmp_path) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.contract import TaskError
 from tasks.detection.boxes import box_bias, pad_square, to_pixels, to_unit, top_pairs
 from tasks.detection.model.heads import ClassHead, DetectionHeads, TokenMerge, TokenMLP

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.contract import TaskError
 from tasks.detection.boxes import overlaps
 from tasks.detection.finder import Finder, Found, draw
@@ -74,13 +74,26 @@ def test_texts_are_encoded_once_and_scores_fall(finder):
     calls = []
     finder.detector.text.transformer.register_forward_hook(lambda *_: calls.append(1))
     found = finder.predict(picture(), ["red", "blue sky"], 4, threshold=0.0)
-    assert len(found) == 32 and [f.score for f in found] == sorted((f.score for f in found), reverse=True)
+    assert len(found) == 16 and [f.score for f in found] == sorted((f.score for f in found), reverse=True)
     finder.predict(picture(), ["blue sky", "red"], 8)
     assert len(calls) == 1
     finder.predict(picture(), ["red", "dog"], 8)
     assert len(calls) == 2
     assert all(f.score >= 0.5 for f in finder.predict(picture(), ["red"], 4, threshold=0.5))
     assert len(finder.predict(picture(), ["red"], 4, threshold=0.0, limit=5)) == 5
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_boxes_in_the_padding_are_none(finder, tall):
+    image = picture().transpose(1, 2) if tall else picture()
+    found = finder.predict(image, ["red"], 4, threshold=0.0)
+    assert len(found) == 8  # of 16 tokens half see nothing but padding
+    height, width = image.shape[1:]
+    for x, y, w, h in (f.box for f in found):
+        assert w > 0 and h > 0 and x >= 0 and x + w <= width and y >= 0 and y + h <= height
+    # they leave room for others: the limit is of boxes that are there
+    assert len(finder.predict(image, ["red"], 4, threshold=0.0, limit=8)) == 8
+    assert len(finder.find_like(image, torch.ones(3), 4, threshold=0.0, overlap=1.0)) == 8
 
 
 def test_no_overlap_falls_back_to_the_nearest(finder):

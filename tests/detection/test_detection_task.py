@@ -1,6 +1,7 @@
 """The detection task end to end on drawn pictures, at two grids; pictures are found where LVIS says."""
 
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -12,8 +13,9 @@ from detection_tools import drawn, model_of
 from PIL import Image
 
 from tasks import TaskError, View, build_task
-from tasks.detection.labels.folders import DetectionSet, picture_bytes
-from tasks.detection.scoring.lvis_scorer import score_fast
+from tasks.data.sets.boxed import boxed_set
+from tasks.data.sets.holdout import held_out
+from tasks.detection.scoring.average_precision import score_fast
 from tasks.detection.scoring.results import Detections
 
 
@@ -32,7 +34,7 @@ def test_one_pass_over_two_grids_gives_rows(task):
     for indices in ((0, 1, 2), (3, 4)):
         batch = task.collate([(i, *data[i]) for i in indices])
         for view in views:
-            records = task.predict(model, batch, view, prepared)
+            records = task.predict(model, batch, view.grid, prepared)
             count = min(300, view.grid[0] * view.grid[1] * 3)
             assert records["box"].shape == (len(indices), count, 4)
             edge = batch.targets["size"].flip(1)[:, None]
@@ -47,7 +49,7 @@ def test_one_pass_over_two_grids_gives_rows(task):
 
 def test_truth_as_records_scores_one(task):
     """Ids, categories and pixels come back from records as they went in."""
-    meter, truth = task.meter("val"), task.found.truth("val")
+    meter, truth = task.meter("val"), task.truth("val")
     for i in range(5):
         mine = truth.image == i
         batch = task.collate([(i, *task.dataset("val")[i])])
@@ -64,42 +66,53 @@ def test_truth_as_records_scores_one(task):
     assert numbers["AP"] == pytest.approx(1.0)
 
 
-def test_splits_hold_out_every_tenth_image(tmp_path):
+def test_minival_is_held_out_of_train_by_the_rule_of_all_sets(tmp_path):
     drawn(tmp_path / "toy", images=25)
-    found = DetectionSet("toy", tmp_path)
-    ids = {s: {i["id"] for i in found.labels(s)["images"]} for s in ("train", "minival", "val")}
-    assert len(ids["minival"]) == 3 and not ids["train"] & ids["minival"]
-    assert ids["train"] | ids["minival"] == ids["val"]
-    with pytest.raises(TaskError, match="no split 'test'"):
-        found.labels("test")
+    toy = boxed_set("toy", tmp_path)
+    train, minival, val = (toy.load(split) for split in ("train", "minival", "val"))
+    assert len(minival) == 2 and not set(train.names) & set(minival.names)
+    assert sorted([*train.names, *minival.names]) == sorted(val.names)
+    assert set(np.array(val.names)[held_out(val.names, 0.1)]) == set(minival.names)
+    assert sorted(train.labels.image_ids) == train.labels.image_ids.tolist() and len(train.labels.box) == 46
+    with pytest.raises(TaskError, match="has no split 'test'; it has: train, minival, val"):
+        toy.load("test")
 
 
 def test_coco_url_decides_and_file_name_is_second(tmp_path):
-    entry = {"id": 7, "coco_url": "http://images.cocodataset.org/val2017/000007.jpg", "file_name": "000007.webp"}
-    with pytest.raises(TaskError, match="image 7 is missing.*val2017/000007.jpg"):
-        picture_bytes(tmp_path, entry)
-    tarred = tmp_path / "tarred"
-    tarred.mkdir()
-    with tarfile.open(tarred / "images_00.tar", "w") as tar:
+    url, name = "http://images.cocodataset.org/val2017/000007.jpg", "000007.webp"
+    image = {"id": 7, "coco_url": url, "file_name": name, "width": 4, "height": 4}
+    one = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}
+    labels = {"images": [image], "annotations": [one], "categories": [{"id": 1, "name": "a"}]}
+
+    def written(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "val.json").write_text(json.dumps(labels))
+        return boxed_set(folder.name, tmp_path)
+
+    with pytest.raises(TaskError, match=r"1 of 1 pictures that val\.json names are missing, the first is val2017/0000"):
+        written(tmp_path / "none").load("val")
+    tarred = written(tmp_path / "tarred")
+    with tarfile.open(tmp_path / "tarred" / "images_00.tar", "w") as tar:
         info = tarfile.TarInfo("images/000007.webp")
         info.size = 6
         tar.addfile(info, io.BytesIO(b"in tar"))
-    assert picture_bytes(tarred, entry) == b"in tar"
-    for folder, name, content in (("images", "000007.webp", b"second"), ("val2017", "000007.jpg", b"first")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_bytes(content)
-        assert picture_bytes(tmp_path, entry) == content
+    assert tarred.load("val").pictures.read(0) == b"in tar"
+    folder = tmp_path / "folder"
+    for place, called, content in (("images", name, b"second"), ("val2017", "000007.jpg", b"first")):
+        (folder / place).mkdir(parents=True)
+        (folder / place / called).write_bytes(content)
+        assert written(folder).load("val").pictures.read(0) == content
 
 
 def test_faults_are_named(task, tmp_path):
-    with pytest.raises(TaskError, match="nearest: lvis"):
-        DetectionSet("lvsi", tmp_path)
+    with pytest.raises(TaskError, match="lvsi/train.json: no such file; 'lvsi' is no data set .*; nearest: lvis"):
+        boxed_set("lvsi", tmp_path).load("train")
     with pytest.raises(TaskError, match="pad 2"):
         build_task("detection", options={"pad": 2})
-    assert "lvis_v1_train.json" in build_task("detection", root=tmp_path).missing()[0]
+    assert "lvis_v1_train.json" in str(build_task("detection", root=tmp_path).missing()[0])
     folder = tmp_path / "toy" / "images"
     Image.new("RGB", (10, 10)).save(folder / "000.png")
-    with pytest.raises(TaskError, match="10x10 px, its labels are for 40x60"):
+    with pytest.raises(TaskError, match=r"000\.png: is 10x10 px, its labels are for 40x60"):
         task.dataset("val")[4]
     (folder / "000.png").write_bytes(b"none")
     with pytest.raises(TaskError, match="cannot be decoded"):
@@ -110,11 +123,11 @@ def test_mini_pack_pictures_fit_their_labels():
     root = os.environ.get("FLEXIVIT_DATA")
     if not root or not (Path(root) / "detection").is_dir():
         pytest.skip("FLEXIVIT_DATA holds no detection pack")
-    task = build_task("detection", root=root, options={"data": "lvis_coco80"})
+    task = build_task("detection", root=root, options={"data": "lvis_coco80", "text": "tiny"})
     assert not task.missing() and len(task.dataset("val")) == 800
     image, target = task.dataset("val")[400]
     assert image.shape == (3, 240, 240) and target["size"].max() <= 320
-    truth = task.found.truth("val")
+    truth = task.truth("val")
     found = Detections(
         truth.image_ids[truth.image], truth.category_ids[truth.category], np.ones(len(truth.image)), truth.box
     )

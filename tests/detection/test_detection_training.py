@@ -261,7 +261,10 @@ def test_targets_are_padded_to_the_largest():
     many = {"tokens": torch.ones(5, 16).long(), "boxes": torch.ones(3, 4), "labels": torch.ones(3, 5).bool()}
     found = collate_targets([few, many])
     assert found["labels"].shape == (2, 3, 5) and found["present"].tolist() == [[False] * 3, [True] * 3]
-    assert found["tokens"][0, 2:].sum() == 0 and (found["tokens"][1] == many["tokens"][:, : found["tokens"].shape[2]]).all()
+    assert (
+        found["tokens"][0, 2:].sum() == 0
+        and (found["tokens"][1] == many["tokens"][:, : found["tokens"].shape[2]]).all()
+    )
     assert found["widths"].largest() == (5, 3, found["tokens"].shape[2]) and found["widths"][:1].largest()[:2] == (2, 1)
     assert collate_targets([few])["boxes"].shape == (1, 1, 4)
 

@@ -15,7 +15,7 @@ import run_all
 from benchmarks.engine.runner import Runner, RunOptions, one_line
 from benchmarks.engine.suite import load_suite
 from benchmarks.store import Store, StoreError
-from benchmarks.store import store as store_module
+from benchmarks.store import files as store_module
 
 PLAIN = {"task": "toy", "recipe": {"steps": 6, "drop_path": 0.0}}
 

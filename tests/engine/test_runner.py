@@ -31,7 +31,7 @@ def test_rows_name_themselves(tmp_path) -> None:
     summary, rows = run_toy(tmp_path)
     assert summary.status == 0 and [r["eval_grid"] for r in rows] == [2, 4, 6]
     keys = (
-        "suite task protocol data_fingerprint backbone weights_hash train_grid eval_grid patch image_size resize steps "
+        "suite task protocol data_identity backbone weights_hash train_grid eval_grid patch image_size resize steps "
         "seed split metrics samples cost precision env device started finished seconds view_options recipe"
     )
     assert not [k for k in keys.split() if k not in rows[0]]
@@ -197,7 +197,7 @@ def test_an_adapter_that_breaks_the_contract_is_found_out(monkeypatch) -> None:
     from benchmarks.engine.conformance import check_task
 
     plain = Toy.predict
-    monkeypatch.setattr(Toy, "predict", lambda self, m, b, v, p: {k: x[:1] for k, x in plain(self, m, b, v, p).items()})
+    monkeypatch.setattr(Toy, "predict", lambda self, m, b, g, p: {k: x[:1] for k, x in plain(self, m, b, g, p).items()})
     monkeypatch.setattr(Toy, "loss", lambda self, model, batch, grid: {"loss": model.head.bias.sum() * float("nan")})
     lines = check_task(Toy(), (2, 4))
     assert sum(line.startswith("FAIL loss") for line in lines) == 2 and any("entries for 4 samples" in i for i in lines)

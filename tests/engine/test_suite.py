@@ -2,7 +2,11 @@
 
 import pytest
 
-from benchmarks.engine.suite import SuiteError, list_suites, load_suite
+from benchmarks.engine.plan import plan
+from benchmarks.engine.suite import SuiteError, list_suites, load_suite, recipe_of
+from benchmarks.engine.suite.reading import read_value
+from benchmarks.store import Store
+from tasks.contract import Recipe, TaskError
 
 GOOD = """\
 name: mine
@@ -25,7 +29,11 @@ def load(tmp_path, text: str, **more):
 
 def test_cells(tmp_path) -> None:
     cells = load(tmp_path, GOOD).cells
-    assert len(cells) == 2 * (3 + 1) + 2 * 2  # fine-tuned; k-NN trains nothing, so it has no training grid
+    # fine-tuned with two seeds; k-NN trains nothing, so it has neither a training grid nor a second seed
+    assert len(cells) == 2 * (3 + 1) + 2
+    assert [c.seed for c in cells if c.train is None] == [0, 0]
+    asked = load(tmp_path, GOOD.replace("protocol: knn}}", "protocol: knn}, seeds: [3, 4]}")).cells
+    assert [c.seed for c in asked if c.train is None] == [3, 4] * 2  # what a task asks for itself is done
     flexible = [c.train for c in cells if c.backbone == "flexivit_nano" and c.seed == 0]
     assert flexible == ["8", "15", "random:4,8", None]
     assert [c.train for c in cells if c.backbone == "vit_nano_g8" and c.seed == 0] == ["8", None]
@@ -73,7 +81,126 @@ def test_mistakes_name_their_line_and_the_nearest(tmp_path, old: str, new: str, 
     assert "\n" not in str(found.value) and all(w in str(found.value) for w in words), str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("recipe: {steps: 100.0}", ["mine.yaml:9:", "steps must be an integer, not 100.0; write 100"]),
+        ("recipe: {steps: 2.5}", ["mine.yaml:9:", "steps must be an integer, not 2.5"]),
+        ("recipe: {batch: true}", ["mine.yaml:9:", "batch must be an integer, not True"]),
+        ("recipe: {lr: '1e-3'}", ["mine.yaml:9:", "lr must be a number, not '1e-3'"]),
+        ("recipe: {optimizer: foo}", ["mine.yaml:9:", "no optimizer 'foo'", "sgd"]),
+        ("recipe: {schedule: cosin}", ["mine.yaml:9:", "'cosin'", "cosine"]),
+        ("recipe: {candidates: 5}", ["mine.yaml:9:", "candidates must be", "not 5"]),
+        ("recipe: {candidates: [5]}", ["mine.yaml:9:", "list of mappings", "not 5"]),
+        ("recipe: {candidates: [{lrr: 5}]}", ["mine.yaml:9:", "'lrr'", "lr"]),
+        ("recipe: {lr_groups: {head: x}}", ["mine.yaml:9:", "lr_groups head must be a number"]),
+        ("recipe: {steps: 1, steps: 2}", ["mine.yaml:9:", "key 'steps' stands here twice"]),
+        ("splits: [foo]", ["mine.yaml:9:", "no split 'foo'", "test"]),
+        ("seeds: [true]", ["mine.yaml:9:", "integer"]),
+        ("seeds: [0.5]", ["mine.yaml:9:", "integer"]),
+        ("train: [{grid: 8, resize: area}]", ["mine.yaml:9:", "'resize'", "nearest: grid"]),
+        ("train: [{grid: 8, patch: 15}]", ["mine.yaml:9:", "either grid or patch"]),
+        ("eval: [true]", ["mine.yaml:9:", "a grid is"]),
+        ("eval: [{patch: 15.0}]", ["mine.yaml:9:", "integer"]),
+        ("eval: [{grid: 8, options: {nieghbours: 5}}]", ["mine.yaml:9:", "'nieghbours'", "nearest: neighbours"]),
+        ("eval: [{grid: 8, options: {neighbours: 0}}]", ["mine.yaml:9:", "neighbours must be 1 or more"]),
+        ("eval: [{grid: 8, options: {neighbours: 2.5}}]", ["mine.yaml:9:", "must be an integer, not 2.5"]),
+        ("eval: [{grid: 8, options: {protocol: knn}}]", ["mine.yaml:9:", "changes weights"]),
+        ("backbones: [{name: flexivit_nano, options: {resize: ara}}]", ["mine.yaml:9:", "'ara'", "area"]),
+        ("options: {data: imagewoof9, neighbours: yes}", ["mine.yaml:9:", "an integer, not 'yes'"]),
+    ],
+)
+def test_values_are_read_strictly_with_their_line(tmp_path, more: str, words: list[str]) -> None:
+    own = "" if "options: {data" in more else "\n    options: {data: imagewoof9}"
+    text = GOOD.rsplit("\n", 3)[0] + "\n  - task: classification\n    " + more + own + "\n"
+    with pytest.raises(SuiteError) as found:
+        load(tmp_path, text)
+    assert "\n" not in str(found.value) and all(w in str(found.value) for w in words), str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ("lr: -1", "lr must be 0 or more, not -1"),
+        ("lr: .nan", "lr must be a finite number, not nan"),
+        ("weight_decay: .inf", "weight_decay must be a finite number, not inf"),
+        ("clip: -1", "clip must be above 0, or null for no clipping, not -1"),
+        ("lr_groups: {head: -5}", "lr_groups.head must be 0 or more, not -5"),
+        ("batch: 0", "batch must be 1 or more, not 0"),
+        ("ema: 1.0", "ema must be in [0, 1), not 1.0"),
+        ("warmup: 50", "warmup of 50 steps must be shorter than the 50 steps"),
+        ("accumulate: 999", "accumulate 999 is more than the batch"),
+        ("candidates: [{lr: 0.1}, {lr: -1}]", "candidate {'lr': -1}: recipe: lr must be 0 or more"),
+    ],
+)
+def test_a_recipe_that_cannot_be_blocks_its_cell_and_no_other(tmp_path, recipe: str, told: str) -> None:
+    entry = "\n  - task: classification\n    options: {data: imagewoof9}\n    recipe:\n      steps: 50\n      "
+    text = GOOD.rsplit("\n", 2)[0] + entry + recipe + "\n"
+    cells = load(tmp_path, text).cells
+    good, bad = cells[0], cells[-1]
+    assert good.problem == "" and bad.problem.startswith(f"{tmp_path / 'mine.yaml'}:13: recipe: ")
+    assert told in bad.problem and "\n" not in bad.problem
+    first = plan(load(tmp_path, text, only=["backbone=vit_nano_g8", "seed=0"]), Store(tmp_path / "out"), tmp_path)
+    assert first[-1].state == "blocked" and first[-1].missing == [bad.problem]
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path) -> None:
+    first = "options: {data: imagewoof9}\n"
+    text = GOOD.replace(first, first + "    recipe: {lr: 1e-3, steps: 0o17, batch: 0x10}\n", 1)
+    cells = load(tmp_path, text, settings=["recipe.weight_decay=1e-4"]).cells
+    assert cells[0].recipe == {"lr": 0.001, "steps": 15, "batch": 16, "weight_decay": 0.0001}
+    assert read_value("on") == "on" and read_value("2026-01-02") == "2026-01-02" and read_value("~") is None
+    assert read_value("[1_000, .5, -2E+3, .inf, true]") == [1000, 0.5, -2000.0, float("inf"), True]
+
+
+def test_a_suite_with_repeated_keys_is_refused(tmp_path) -> None:
+    repeated = ((GOOD + "name: other\n", 10, "name"), (GOOD.replace("seeds:", "train: [4]\nseeds:"), 5, "train"))
+    for text, line, key in repeated:
+        with pytest.raises(SuiteError, match=rf"mine.yaml:{line}: key '{key}' stands here twice \(first in line"):
+            load(tmp_path, text)
+
+
+def test_what_a_change_of_a_recipe_entails() -> None:
+    tries = tuple({"steps": s, "warmup": w, "lr": r} for s, w in ((500, 100), (2500, 200)) for r in (0.003, 0.01))
+    recipe = Recipe(steps=500, warmup=100, lr=0.01, candidates=tries)
+    whole, notes = recipe_of(recipe, {})
+    assert whole == recipe and notes[0].startswith("4 candidates compete on minival: steps 500, warmup 100, lr 0.003; ")
+    one, notes = recipe_of(recipe, {"steps": 2500, "lr": 0.003})
+    assert (one.steps, one.warmup, one.lr, one.candidates, notes) == (2500, 200, 0.003, (), [])
+    left, notes = recipe_of(recipe, {"lr": 0.01})
+    assert left.candidates == ({"steps": 500, "warmup": 100}, {"steps": 2500, "warmup": 200})
+    assert notes == [
+        "2 candidates are left and compete on minival: steps 500, warmup 100; steps 2500, warmup 200; "
+        "candidates: [] trains once"
+    ]
+    short, notes = recipe_of(recipe, {"steps": 50})
+    assert short.warmup == 10 and short.candidates == ({"lr": 0.003}, {"lr": 0.01})
+    assert notes[0] == "warmup of 100 steps scaled to 10, as there are 50 steps"
+    assert recipe_of(recipe, {"candidates": []})[0].candidates == ()
+    assert recipe_of(Recipe(steps=100, warmup=50), {"steps": 100})[0].warmup == 50  # it still fits
+    assert recipe_of(Recipe(steps=100, warmup=100), {"steps": 100})[0].warmup == 50
+    with pytest.raises(TaskError, match="coupled is a property of the loss"):
+        recipe_of(Recipe(steps=9, coupled=True), {"coupled": False})
+
+
+def test_views_carry_the_resize_method_that_is_effective(tmp_path) -> None:
+    text = GOOD.replace("[flexivit_nano,", "[{name: flexivit_nano, options: {resize: area}, flexible: false},")
+    cell = load(tmp_path, text.replace("{grid: 8, resize: area}", "{grid: 8, resize: pi}, 8")).cells[0]
+    views = [(v.grid[0], v.resize) for v in cell.views]
+    assert views == [(4, "area"), (15, "area"), (8, "pi"), (8, "area")] and cell.flexible is False
+
+
 def test_mistakes_on_the_command_line(tmp_path) -> None:
+    with pytest.raises(SuiteError, match=r"^--set 'recipe.steps=\[1': not YAML: "):
+        load(tmp_path, GOOD, settings=["recipe.steps=[1"])
+    with pytest.raises(SuiteError, match=r"^--set 'recipe.steps=2.5': recipe: steps must be an integer"):
+        load(tmp_path, GOOD, settings=["recipe.steps=2.5"])
+    assert (
+        load(tmp_path, GOOD, settings=["recipe.lr=-1"]).cells[0].problem.startswith("--set 'recipe.lr=-1': recipe: lr")
+    )
+    for setting in ("tasks.9.seeds=[1]", "name.x=1", "=3", "a..b=1"):
+        with pytest.raises(SuiteError, match="--set "):
+            load(tmp_path, GOOD, settings=[setting])
     for more in ({"settings": ["steps"]}, {"only": ["colour=red"]}, {"only": ["backbone=none"]}):
         with pytest.raises(SuiteError):
             load(tmp_path, GOOD, **more)

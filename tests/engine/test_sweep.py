@@ -6,7 +6,8 @@ import torch
 from flexivit_toy import Toy
 from tiny_backbone import tiny
 
-from benchmarks.engine.sweep import Numbered, eval_batches, sweep
+from benchmarks.engine.batches.evaluation import Numbered, eval_batches
+from benchmarks.engine.sweep import sweep
 from tasks.contract import Task, TaskError, View
 
 
@@ -20,7 +21,7 @@ def toy() -> tuple[Toy, torch.nn.Module]:
 def test_one_pass_equals_separate_passes_bit_for_bit(toy) -> None:
     task, model = toy
     views = task.views([2, 3, 4, 6, 8])
-    task.predict = lambda m, b, v, p: {"logits": m.head(m.backbone(b.images, v.grid).pooled), "right": b.targets == 0}
+    task.predict = lambda m, b, g, p: {"logits": m.head(m.backbone(b.images, g).pooled), "right": b.targets == 0}
     for budget in (None, 50):
         together = sweep(task, model, views, "test", batch=10, token_budget=budget)
         assert together.images == 32 and len(together.rows) == 5
@@ -35,9 +36,9 @@ def test_a_token_budget_cuts_batches(toy) -> None:
     sizes: list[tuple[int, int]] = []
     plain = Toy.predict
 
-    def counted(model, batch, view, prepared):
-        sizes.append((view.grid[0], len(batch)))
-        return plain(task, model, batch, view, prepared)
+    def counted(model, batch, grid, prepared):
+        sizes.append((grid[0], len(batch)))
+        return plain(task, model, batch, grid, prepared)
 
     task.predict = counted
     sweep(task, model, task.views([2, 6]), "test", batch=16, token_budget=72)
@@ -49,10 +50,10 @@ def test_out_of_memory_halves_and_repeats(toy) -> None:
     expected = sweep(task, model, task.views([2, 4]), "test", batch=16).rows
     plain = Toy.predict
 
-    def tight(model, batch, view, prepared):
-        if len(batch) * view.grid[0] ** 2 > 70:
+    def tight(model, batch, grid, prepared):
+        if len(batch) * grid[0] ** 2 > 70:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return plain(task, model, batch, view, prepared)
+        return plain(task, model, batch, grid, prepared)
 
     task.predict = tight
     found = sweep(task, model, task.views([2, 4]), "test", batch=16)

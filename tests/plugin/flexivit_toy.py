@@ -30,7 +30,7 @@ class Toy(Task):
     class Options(Options):
         noise: float = option(0.0, "train", "noise on the features in training")
 
-    card = TaskCard("toy", "v1", metric="top1", image_size=24, splits={"train": 64, "minival": 16, "test": 32})
+    card = TaskCard("toy", "v1", "top1", image_size=24, splits={"train": 64, "minival": 16, "test": 32})
     recipe = Recipe(steps=20, batch=8, lr=0.05, warmup=2)
 
     def dataset(self, split):
@@ -47,8 +47,8 @@ class Toy(Task):
         features = features + self.options.noise * torch.randn_like(features)
         return {"loss": nn.functional.cross_entropy(model.head(features), batch.targets), "count": len(batch)}
 
-    def predict(self, model, batch, view, prepared):
-        best = model.head(model.backbone(batch.images, view.grid).pooled).argmax(1)
+    def predict(self, model, batch, grid, prepared):
+        best = model.head(model.backbone(batch.images, grid).pooled).argmax(1)
         return {"best": best, "right": best == batch.targets}
 
     def meter(self, split):

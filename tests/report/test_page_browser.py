@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from test_report import row, store  # noqa: F401  (a fixture)
 
+from benchmarks.report.answers.answer import answers
+from benchmarks.report.answers.questions import entries
 from benchmarks.report.page import build_page
 from benchmarks.store.gallery import keep_pictures
 
@@ -39,7 +41,7 @@ def test_nothing_overflows_and_every_picture_shows(store, tmp_path, dark) -> Non
 
     keep_pictures(store, "a cell", [("wide", Image.new("RGB", (1600, 80), "navy"))])
     page = tmp_path / "page.html"
-    page.write_text(build_page(store).replace("</body>", PROBE))
+    page.write_text(build_page([store], answers(entries([store]))).replace("</body>", PROBE))
     # a frame of a phone's width: browsers refuse windows that narrow
     frame = tmp_path / "frame.html"
     inner = page.read_text().replace("&", "&amp;").replace('"', "&quot;")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks import TaskError, View, build_task
 from tasks.retrieval.images.metrics import class_retrieval
 
@@ -20,7 +20,7 @@ class ColourBackbone(nn.Module):
 
     embed_dim = 3
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         tokens = nn.functional.adaptive_max_pool2d(images.float() / 255 - 0.5, tuple(grid)).permute(0, 2, 3, 1)
         return Features(tokens.mean((1, 2)), tokens, tokens.new_zeros(len(images), 0, 3))
 
@@ -28,7 +28,7 @@ class ColourBackbone(nn.Module):
 class Thumbnail(ColourBackbone):
     """The picture at 8 x 8 pixels, whatever the grid."""
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         small = nn.functional.adaptive_avg_pool2d(images.float(), 8).flatten(1)
         return Features(small - small.mean(1, keepdim=True), images[:, :, :1, :1], images[:, :0])
 
@@ -49,7 +49,7 @@ def sweep(task, model, grids, split="test", size=4, limit=None):
         indices = range(start, min(start + size, limit or len(dataset)))
         batch = task.collate([(i, *dataset[i]) for i in indices])
         for view in task.views(grids):
-            meter.update(task.predict(model, batch, view, None), batch, view, split)
+            meter.update(task.predict(model, batch, view.grid, None), batch, view, split)
     meter.merge()
     return meter.rows()
 
@@ -86,13 +86,13 @@ def test_what_is_wrong_is_named(tmp_path):
         sweep(task, task.model(ColourBackbone()), [1])
     with pytest.raises(TaskError, match="the split is empty"):
         task.meter("test").rows()
-    with pytest.raises(TaskError, match="no labelled data 'cars'; nearest: cars98"):
-        build_task("image_retrieval", root=root, options={"data": "cars"})
+    with pytest.raises(TaskError, match="data 'car98': is no data set with classes that is known; nearest: cars98"):
+        build_task("image_retrieval", root=root, options={"data": "car98"})
     with pytest.raises(TaskError, match="no pooling 'max'; there are: pooled, mean"):
         build_task("image_retrieval", root=root, options={"pooling": "max"}).model(ColourBackbone())
-    assert "no classification/cars98_test" in build_task("image_retrieval", root=root).missing()[0]
+    assert "no classification/cars98_test" in str(build_task("image_retrieval", root=root).missing()[0])
     (tmp_path / "nothing" / "class").mkdir(parents=True)
-    assert "is empty" in build_task("image_retrieval", root=root, options={"data": "nothing/"}).missing()[0]
+    assert "has no pictures" in str(build_task("image_retrieval", root=root, options={"data": "nothing/"}).missing()[0])
 
 
 @pytest.mark.skipif(not REAL, reason="FLEXIVIT_DATA is not set")

@@ -5,10 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+from data_tools import sized
 from PIL import Image
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from benchmarks.engine.sweep import sweep
 from tasks import TaskError, build_task
 
@@ -18,7 +19,7 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
 class Mean(nn.Module):
     embed_dim = 3
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         pooled = images.float().mean((2, 3)) - 90
         return Features(pooled, pooled[:, None, None], pooled[:, None][:, :0])
 
@@ -39,6 +40,12 @@ def folder(tmp_path):
     truth = {"gnd": gnd, "imlist": [f"g{i}" for i in range(9)], "qimlist": [f"q{i}" for i in range(3)]}
     (tmp_path / "roxford5k" / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(truth))
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name in ("roxford5k", "rparis6k"):
+        sized(monkeypatch, name, "landmarks")
 
 
 def build(root, **options):
@@ -62,9 +69,9 @@ def test_buildings_are_found_by_what_is_in_the_box(folder) -> None:
 def test_what_is_wrong_is_told(folder) -> None:
     with pytest.raises(TaskError, match="nearest: roxford5k"):
         build(folder, data="oxford5k")
-    assert "get it from" in build(folder, data="rparis6k").missing()[0]
+    assert "get it from http" in str(build(folder, data="rparis6k").missing()[0])
     (folder / "roxford5k" / "jpg" / "g4.jpg").unlink()
-    assert "the first is g4.jpg" in build(folder).missing()[0]
+    assert "the first is g4.jpg" in str(build(folder).missing()[0])
     path = folder / "roxford5k" / "gnd_roxford5k.pkl"
 
     class Evil:
@@ -72,8 +79,8 @@ def test_what_is_wrong_is_told(folder) -> None:
             return os.system, (f"touch {folder / 'ran'}",)
 
     path.write_bytes(pickle.dumps({"gnd": Evil()}))
-    assert "which is no data" in build(folder).missing()[0] and not (folder / "ran").exists()
+    assert "which is no data" in str(build(folder).missing()[0]) and not (folder / "ran").exists()
     path.write_bytes(b"torn")
-    assert "no truth of the revisited benchmark" in build(folder).missing()[0]
+    assert "no truth of the revisited benchmark" in str(build(folder).missing()[0])
     with pytest.raises(TaskError, match="trains nothing"):
         build(folder).loss(None, None, (4, 4))

@@ -1,7 +1,5 @@
 """Ranks against brute force in float64 and against CLIP_benchmark's definition; bad input."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from tasks import TaskError
 from tasks.retrieval.ranks import chance, compute_ranks
-from tasks.retrieval.scoring import score_embeddings
 
 
 def brute_force(image, text, pairs):
@@ -120,56 +117,3 @@ def test_chance_is_what_random_scores_get():
 def test_bad_input_is_named(image, text, pairs, message):
     with pytest.raises(TaskError, match=message):
         compute_ranks(image, text, torch.tensor(pairs, dtype=torch.int64))
-
-
-def write(folder, image, text, pairs):
-    np.save(folder / "image.npy", image)
-    np.save(folder / "text.npy", text)
-    (folder / "pairs.json").write_text(json.dumps(pairs))
-    return folder / "image.npy", folder / "text.npy", folder / "pairs.json"
-
-
-def test_scores_of_files_list_and_object_agree(tmp_path):
-    rng = np.random.default_rng(1)
-    image, text = rng.normal(size=(30, 8)).astype("float32"), rng.normal(size=(90, 8)).astype("float32")
-    pairs = every_image_has_one(rng, 30, 90)
-    first = score_embeddings(*write(tmp_path, image, text, pairs.tolist()))
-    second = score_embeddings(*write(tmp_path, image, text, {str(i): int(p) for i, p in enumerate(pairs)}))
-    assert first == second and json.loads(json.dumps(first)) == first
-    i2t, t2i = brute_force(torch.from_numpy(image), torch.from_numpy(text), pairs)
-    assert first["ranks"] == {"i2t": i2t, "t2i": t2i}
-    assert first["metrics"]["i2t_R@5"] == np.mean(np.array(i2t) <= 5)
-
-
-def test_cosine_ignores_length(tmp_path):
-    rng = np.random.default_rng(2)
-    image, text = rng.normal(size=(20, 8)), rng.normal(size=(20, 8))
-    plain = score_embeddings(*write(tmp_path, image, text, list(range(20))), cosine=True)
-    longer = image * rng.uniform(0.5, 9, (20, 1))
-    assert score_embeddings(*write(tmp_path, longer, text, list(range(20))), cosine=True) == plain
-    assert score_embeddings(*write(tmp_path, longer, text, list(range(20)))) != plain
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ({"0": 0}, "1 captions have no image, the first is caption 1"),
-        ({"0": 0, "1": 1, "5": 1}, "pairs name caption 5; there are captions 0 to 1"),
-        ({"zero": 0, "1": 1}, "'zero' is not a caption index"),
-        ([0, "1"], "caption 1 points to '1'"),
-        (7, "pairs must be a list or an object, not int"),
-    ],
-)
-def test_bad_pairs_are_named(tmp_path, pairs, message):
-    with pytest.raises(TaskError, match=message):
-        score_embeddings(*write(tmp_path, np.ones((2, 3)), np.ones((2, 3)), pairs))
-
-
-def test_files_that_are_no_arrays_are_named(tmp_path):
-    image, text, pairs = write(tmp_path, np.ones((2, 3)), np.ones((2, 3)), [0, 1])
-    with pytest.raises(TaskError, match="no file .*missing.npy"):
-        score_embeddings(tmp_path / "missing.npy", text, pairs)
-    with pytest.raises(TaskError, match="pairs.json is not a .npy array"):
-        score_embeddings(pairs, text, pairs)
-    with pytest.raises(TaskError, match="image.npy is not JSON"):
-        score_embeddings(image, text, image)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks import TaskError
-from tasks.retrieval.zeroshot import class_embeddings, templates, zero_shot_metrics
+from tasks.retrieval.zeroshot import class_embeddings, class_words, templates, zero_shot_metrics
 
 
 def letters(texts):
@@ -56,3 +56,13 @@ def test_metrics_equal_topk_and_ties_are_wrong():
 def test_bad_input_is_named(call, message):
     with pytest.raises(TaskError, match=message):
         call()
+
+
+def test_classes_are_words_or_refused() -> None:
+    """Prompts of ids and numbers would be scored as if they meant something."""
+    assert class_words(["fire_truck", "wren"], "mine/") == ["fire truck", "wren"]
+    for names, bad in ((["n01440764", "n01443537"], "n01440764"), (["0", "1"], "0"), (["wren", "17"], "17")):
+        with pytest.raises(TaskError, match=f"data 'mine/': has class '{bad}', which is no word"):
+            class_words(names, "mine/")
+    thousand = class_words([f"n{i:08d}" for i in range(1000)], "imagenet")
+    assert thousand[0] == "tench" and len(set(thousand)) == 1000

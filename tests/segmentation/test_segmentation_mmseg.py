@@ -1,5 +1,10 @@
 """FlexiViT in a stock mmseg config, trained by mmengine's own Runner."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +136,124 @@ def test_ops_that_are_not_compiled_say_so_when_called():
 
     with pytest.raises(NotImplementedError, match="mmcv op 'nms' needs a compiled mmcv"):
         _ext.nms(torch.zeros(1, 4))
+
+
+def built(**more):
+    from mmseg.registry import MODELS
+
+    from tasks.segmentation import mmseg_backbone  # noqa: F401
+
+    return MODELS.build({"type": "FlexiViT", "name": "flexivit_nano", "grid": 6, **more})
+
+
+def test_maps_of_several_blocks_are_those_of_the_encoder():
+    model, images = built(out_indices=(0, 2, -1)).eval(), torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        first, third, last = model(images)
+        features = model.encoder(images, 6, taps=(0, 2))
+    torch.testing.assert_close(first, features.taps[0].permute(0, 3, 1, 2))
+    torch.testing.assert_close(third, features.taps[2].permute(0, 3, 1, 2))
+    torch.testing.assert_close(last, features.map.permute(0, 3, 1, 2))
+    with pytest.raises(IndexError, match="no block 6; flexivit_nano has 6"):
+        built(out_indices=(6,))
+
+
+@pytest.mark.parametrize("stages", [-1, 0, 2])
+def test_frozen_stages_get_no_gradient_and_stay_in_evaluation(stages):
+    model = built(frozen_stages=stages).train()
+    model(torch.randn(1, 3, 48, 48))[0].sum().backward()
+    trunk = model.encoder.trunk
+    got = {n for n, p in model.encoder.trunk.named_parameters() if p.grad is not None}
+    frozen = {f"blocks.{i}." for i in range(max(0, stages))}
+    assert ("pos_embed" in got) == ("patch_embed.proj.weight" in got) == (stages < 0)
+    assert {n for n in dict(trunk.named_parameters()) if n.startswith("blocks.")} - got == {
+        n for n in dict(trunk.named_parameters()) if n.startswith(tuple(frozen or ("none",)))
+    }
+    assert [b.training for b in trunk.blocks] == [i >= stages for i in range(6)]
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)  # or several processes would hang
+    with pytest.raises(ValueError, match="frozen_stages 7 is not one of -1 to 6"):
+        built(frozen_stages=7)
+
+
+def test_a_checkpoint_names_each_tensor_once_and_loads_where_it_was():
+    model, other = built(), built(pretrained=False)
+    state = model.state_dict()
+    assert state and all(name.startswith("encoder.") for name in state)
+    assert not other.load_state_dict(state).missing_keys
+    images = torch.randn(1, 3, 48, 48)
+    assert torch.equal(model.eval()(images)[0], other.eval()(images)[0])
+    checked, plain = built(with_cp=True).train(), built().train()
+    for each in (checked, plain):
+        each(images)[0].square().sum().backward()
+    torch.testing.assert_close(checked.encoder.base_kernel.grad, plain.encoder.base_kernel.grad)
+
+
+def test_layer_decay_of_mmseg_reads_the_depth(folder):
+    import mmseg.engine  # noqa: F401
+    from mmengine.optim import build_optim_wrapper
+
+    from tasks.segmentation import mmseg_backbone  # noqa: F401
+
+    model = torch.nn.Module()
+    model.backbone, model.decode_head = built(), torch.nn.Linear(2, 2)
+    wrapper = build_optim_wrapper(
+        model,
+        {
+            "type": "OptimWrapper", "constructor": "LearningRateDecayOptimizerConstructor",
+            "paramwise_cfg": {"num_layers": 6, "decay_rate": 0.5, "decay_type": "layer_wise"},
+            "optimizer": {"type": "AdamW", "lr": 1.0},
+        },
+    )  # fmt: skip
+    rate = {id(p): g["lr"] for g in wrapper.optimizer.param_groups for p in g["params"]}
+    trunk = model.backbone.encoder.trunk
+    assert rate[id(trunk.patch_embed.proj.weight)] == rate[id(trunk.pos_embed)] == rate[id(trunk.cls_token)] == 0.5**7
+    assert [rate[id(b.mlp.fc1.weight)] for b in trunk.blocks] == [0.5 ** (6 - i) for i in range(6)]
+    assert rate[id(trunk.norm.weight)] == rate[id(model.decode_head.weight)] == 1
+
+
+def test_grids_change_in_training_and_several_are_tested(folder):
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    from tasks.segmentation.mmseg_backbone import FlexiViT
+
+    whole = config(folder, grid=6)
+    tested = {**whole["train_dataloader"], "batch_size": 1, "sampler": {"type": "DefaultSampler", "shuffle": False}}
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
+    tested["dataset"] = {**tested["dataset"], "pipeline": pipeline, "test_mode": True}
+    whole["model"]["test_cfg"] = {"mode": "slide", "crop_size": (CROP, CROP), "stride": (24, 24)}
+    whole |= {
+        "custom_hooks": [{"type": "GridScheduleHook", "schedule": "curriculum:4,8"}],
+        "test_dataloader": tested, "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
+        "test_cfg": {"type": "GridTestLoop", "grids": [4, "6x8"]},
+    }  # fmt: skip
+    runner, seen = Runner.from_cfg(Config(whole)), []
+    runner.model.backbone.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    runner.train()
+    assert seen == [(4, 4), (8, 8)] and runner.model.backbone.grid == 6 and isinstance(runner.model.backbone, FlexiViT)
+    metrics = runner.test()
+    assert set(seen[2:]) == {(4, 4), (6, 8)} and {"grid4x4/mIoU", "grid6x8/mIoU"} <= set(metrics)
+    assert runner.model.backbone.grid == 6
+
+
+SNIPPETS = re.findall(
+    r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "mmsegmentation.md").read_text(encoding="utf-8"), re.S
+)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS[:2], ids=["without _base_", "with mmseg::"])
+def test_configs_of_the_documentation_are_read_and_run(tmp_path, snippet):
+    """In a fresh interpreter, as mmseg's own tools read them: nothing of this package is imported before."""
+    (tmp_path / "pasted.py").write_text(snippet)
+    code = (
+        "import sys, torch; from mmengine.config import Config; c = Config.fromfile(sys.argv[1])\n"
+        "from mmengine.registry import init_default_scope; init_default_scope('mmseg')\n"
+        "from mmseg.registry import MODELS; m = MODELS.build(c.model).eval()\n"
+        "data = m.data_preprocessor({'inputs': [torch.zeros(3, 240, 240, dtype=torch.uint8)], 'data_samples': None})\n"
+        "with torch.no_grad(): print('shape', list(m(data['inputs']).shape))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "pasted.py")], capture_output=True, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert "shape [1, 150, " in done.stdout, done.stderr[-600:]

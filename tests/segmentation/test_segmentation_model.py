@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks import TaskError
 from tasks.segmentation import mmcv_lite
 from tasks.segmentation.heads import HEADS, Segmenter
@@ -27,7 +27,7 @@ class TinyEncoder(nn.Module):
     def normalise(self, images):
         return images if images.is_floating_point() else (images.float() - 127.5) / 127.5
 
-    def forward(self, images, grid, resize=None):
+    def forward(self, images, grid):
         cells = F.adaptive_avg_pool2d(self.normalise(images), grid).permute(0, 2, 3, 1)
         tokens = self.project(cells).sin()
         return Features(pooled=tokens.mean((1, 2)), map=tokens, prefix=tokens.flatten(1, 2)[:, :0])
@@ -191,3 +191,18 @@ def test_one_pixel_image():
     with torch.no_grad():
         (label,) = predict_labels(lambda x: model(x, (2, 2)), [torch.randn(3, 1, 1)], 16, 8)
     assert label.shape == (1, 1)
+
+
+def test_upernet_reads_maps_of_four_depths():
+    from backbones import build_backbone
+
+    encoder, seen = build_backbone("flexivit_nano").eval(), {}
+    model = Segmenter(encoder, "upernet", 5).eval()
+    model.neck.register_forward_pre_hook(lambda _, inputs: seen.update(maps=inputs[0]))
+    images = torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        model(images, (6, 6))
+        features = encoder(images, 6, taps=(0, 2, 3))
+    for single, wanted in zip(seen["maps"], (*features.taps.values(), features.map), strict=True):
+        torch.testing.assert_close(single, wanted.permute(0, 3, 1, 2))
+    assert Segmenter(TinyEncoder(), "upernet", 5).taps == ()

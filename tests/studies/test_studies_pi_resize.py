@@ -14,7 +14,7 @@ from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch.nn import functional as F
 
 from backbones import FlexiBackbone, build_backbone
-from backbones.zoo.files import HALF
+from backbones.encoder import HALF
 from benchmarks.studies.pi_resize import Settings, published_rows, resize_images, resize_patchwise, whole_patches
 from benchmarks.studies.settings import STUDIES, read_settings, run_study
 
@@ -130,7 +130,7 @@ def test_run_on_real_pictures(tmp_path) -> None:
 
 def test_settings_name_the_nearest() -> None:
     for study in STUDIES:
-        for scale in ("demo", "mini", *(["paper"] if study != "acceleration" else [])):  # that one is a suite
+        for scale in ("demo", "mini", "paper"):
             read_settings(study, scale)
     with pytest.raises(ValueError, match="no study 'pi_resise'; nearest: pi_resize"):
         read_settings("pi_resise")

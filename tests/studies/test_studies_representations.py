@@ -88,7 +88,7 @@ def test_states_are_those_of_the_forward_pass(name) -> None:
         import timm
 
         from backbones import FlexiBackbone
-        from backbones.zoo.files import HALF
+        from backbones.encoder import HALF
 
         trunk = timm.create_model("vit_tiny_patch16_224", img_size=48, depth=2, init_values=1.0, reg_tokens=4)
         model = FlexiBackbone(trunk, HALF).eval()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.engine.sweep import Numbered
+from benchmarks.engine.batches.evaluation import Numbered
 from benchmarks.store import key_of, write_atomically
 from tasks.contract import Grid, Task, TaskError
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,26 +16,28 @@ from torch.utils.data import DataLoader, Dataset
 
 from backbones.grids import Grid, GridSchedule
 from benchmarks.engine.batches.prefetch import ahead
+from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
+from benchmarks.engine.finite import check_step
+from benchmarks.engine.interrupts import deferred
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
+from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
+from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.optimizers import (
     Averaged,
     build_optimizer,
-    check_recipe,
     clip_gradients,
     set_learning_rate,
 )
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
-from benchmarks.store import key_of, write_atomically
+from benchmarks.engine.training.statistics import tell_statistics
+from benchmarks.engine.training.unused import freeze_unused
+from benchmarks.store import key_of
 from tasks.contract import Batch, Recipe, Task, TaskError
 
 RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
-
-
-class Diverged(TaskError):
-    """The loss is no longer a number."""
 
 
 @dataclass
@@ -118,6 +117,7 @@ def finetune(
     compile: bool = False,
     features: Callable[[Grid], Tensor] | None = None,
     skip: bool = False,
+    residents: Residents | None = None,
 ) -> Training:
     """Train `model` in place on the task's `train` split, from the checkpoint where there is one.
 
@@ -127,6 +127,7 @@ def finetune(
         progress: called with step, steps, images a second, and the loss's named scalars.
         features: table of a locked tower's output for all training images at a grid; spares the image forward.
         skip: pass over pictures that cannot be read; they are counted in the result.
+        residents: holds the pictures on the device where the data set offers them as they are stored.
 
     Out of memory cuts the micro-batches in two and repeats the step, where the loss may be cut.
 
@@ -136,7 +137,8 @@ def finetune(
 
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
     """
-    check_recipe(recipe)
+    recipe.check()
+    task = task.in_training()
     dataset, rank, world = task.dataset("train"), accelerator.process_index, accelerator.num_processes
     if not len(dataset):
         raise TaskError(f"split 'train' of {task.card.name} is empty")
@@ -146,19 +148,32 @@ def finetune(
     if recipe.coupled and world > 1:
         raise TaskError("a coupled loss sees one process's images only; run it on one process")
     model.to(accelerator.device)
+    if world > 1:
+        few = [Drawn(dataset, seed)[place] for place in training_indices(seed, 0, 2, len(dataset))]
+        shown = task.augment(model, task.collate(few).to(accelerator.device), generator("batch", seed, 0, 0))
+        freeze_unused(task, model, shown, schedule.grids[0], accelerator.autocast)
     optimizer = build_optimizer(model, recipe)
     average = Averaged(model, recipe.ema) if recipe.ema else None
     training = Training()
     # whatever moves the weights; else a folder of another run would be continued
     identity = key_of({"recipe": asdict(recipe), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
     if checkpoint and checkpoint.exists():
-        _load(checkpoint, identity, model, optimizer, average, training, accelerator.device)
+        earlier = load_checkpoint(checkpoint, identity, model, optimizer, average, accelerator.device)
+        training = Training(**earlier)
+        training.resumed_at.append(training.steps)
+    else:
+        with accelerator.autocast():
+            count, shown = len(dataset), Drawn(dataset, seed)
+            tell_statistics(task, model, shown, count, schedule.grids, seed, accelerator.device, workers)
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
         step_module = torch.compile(step_module, dynamic=False)  # a grid is a number that shapes are made of
     if recipe.clip_per_example:
         step_module = ExampleClipping(task, model, step_module, recipe.clip, accelerator, training.notes)
+    held = None
+    if residents is not None and features is None and not skip:
+        held = residents.of(task, dataset, accelerator.device, workers)
     batches = StepBatches(seed, training.steps, recipe.steps, recipe.batch, len(dataset), rank, world)
     drawn: Dataset = Drawn(dataset, seed, blind=features is not None)
     loader = DataLoader(
@@ -172,12 +187,28 @@ def finetune(
         return schedule.grid(step + 1, recipe.steps)
 
     first, started, spent = training.steps, time.perf_counter(), training.seconds
-    saved_at = started
+    saved_at, ledger = started, Ledger(accelerator.device)
+
+    def told() -> None:
+        """Read what the steps gave; a training that has gone astray ends here."""
+        for step, values in ledger.read():
+            check_step(values, step, recipe.lr)
+            now = time.perf_counter()
+            training.steps, training.seconds = step + 1, spent + now - started
+            training.rate = (step + 1 - first) * recipe.batch / (now - started)
+            training.losses.append(values["loss"])
+            training.values = values
+            if progress:
+                progress(step + 1, recipe.steps, training.rate, values)
+
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    with _interrupts() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
-        steps = ahead(_steps(loader, first, skipped, features, grids), accelerator.device)
-        for step, batch in in_step(steps, accelerator.device):
+    with deferred() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
+        if held is not None:
+            steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)
+        else:
+            steps = ahead(_steps(loader, first, skipped, features, grids), accelerator.device)
+        for step, batch in in_step(steps, accelerator.device, interrupted.is_set):
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
@@ -188,27 +219,26 @@ def finetune(
                 step_module, batch, grid, recipe, accelerator, parameters, training.notes,
                 seed_of("model", seed, step, rank),
             )  # fmt: skip
-            if not math.isfinite(values["loss"]):
-                raise Diverged(f"loss is {values['loss']} at step {step}: lower the learning rate ({recipe.lr})")
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
+            if not isinstance(values["loss"], Tensor) or not values["loss"].is_cuda:
+                check_step(values, step, recipe.lr)  # before it moves a weight; a GPU's is read later
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if average:
                 average.update(model, step)
-            now = time.perf_counter()
-            training.steps, training.seconds = step + 1, spent + now - started
-            training.rate = (step + 1 - first) * recipe.batch / (now - started)
-            training.losses.append(values["loss"])
-            training.values = values
-            if progress:
-                progress(step + 1, recipe.steps, training.rate, values)
-            due = now - saved_at >= every_seconds or interrupted.is_set() or step + 1 == recipe.steps
+            ledger.add(step, values)
+            due = time.perf_counter() - saved_at >= every_seconds or step + 1 == recipe.steps
+            if due or ledger.due:
+                told()
             if checkpoint and due and accelerator.is_main_process:
-                _save(checkpoint, identity, model, optimizer, average, training)
+                save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
                 saved_at = time.perf_counter()
-            if interrupted.is_set():
-                raise KeyboardInterrupt
+        told()
+        if training.steps < recipe.steps and checkpoint and accelerator.is_main_process:
+            save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
+        if training.steps < recipe.steps or interrupted.is_set():
+            raise KeyboardInterrupt
     if average:
         average.copy_to(model)
     skipped.merge()
@@ -255,7 +285,7 @@ def _within_memory(
     parameters: list[Tensor],
     notes: list[str],
     seed: int,
-) -> tuple[dict[str, float], Recipe]:
+) -> tuple[dict[str, float | Tensor], Recipe]:
     """`_gradients`, and the recipe with as many micro-batches as memory wants.
 
     Raises: the device's own error where a single image does not fit or the loss may not be cut. SystemExit in a group:
@@ -289,100 +319,46 @@ def _gradients(
     recipe: Recipe,
     accelerator: Accelerator,
     parameters: list[Tensor],
-) -> dict[str, float]:
-    """Leave the gradient of the mean over the whole batch, all micro-batches and processes, in `.grad`."""
+) -> dict[str, float | Tensor]:
+    """Leave the gradient of the mean over the whole batch, all micro-batches and processes, in `.grad`.
+
+    The means that come back are still in the making where a GPU makes them: to read one is to wait for it.
+    """
     if isinstance(step_module, ExampleClipping):
         return step_module(batch, grid, parameters)
     size = -(-len(batch) // recipe.accumulate)
     pieces = [batch[i : i + size] for i in range(0, len(batch), size)] if recipe.accumulate > 1 else [batch]
-    total, sums = 0.0, {}
+    total: float | Tensor = 0.0
+    sums: dict[str, float | Tensor] = {}
     for number, piece in enumerate(pieces):
         last = number == len(pieces) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(step_module):
             with accelerator.autocast():
                 out = step_module(piece, grid)
-            count = float(out["count"])
+            count = _scalar(out["count"])
             # sums, not means: pieces with few labelled pixels must weigh little
-            accelerator.backward(out["loss"].float() * count)
-        total += count
+            accelerator.backward(out["loss"].float() * (count.float() if isinstance(count, Tensor) else count))
+        total = total + count
         _add(sums, out, count)
-    shared = accelerator.reduce(torch.tensor([total, *sums.values()], device=accelerator.device, dtype=torch.float64))
-    total = max(float(shared[0]), 1e-12)
+    if accelerator.num_processes > 1:
+        found = [torch.as_tensor(v, device=accelerator.device, dtype=torch.float64) for v in (total, *sums.values())]
+        total, *reduced = accelerator.reduce(torch.stack(found)).unbind()
+        sums = dict(zip(sums, reduced, strict=True))
+    total = total.clamp_min(1e-12) if isinstance(total, Tensor) else max(total, 1e-12)
     # process groups average gradients over processes; the mean over all counts is wanted
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(accelerator.num_processes / total)
-    return {name: float(value) / total for name, value in zip(sums, shared[1:], strict=True)}
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    torch._foreach_mul_(gradients, accelerator.num_processes / total)
+    return {name: value / total for name, value in sums.items()}
 
 
-def _add(sums: dict[str, float], out: dict[str, Any], count: float) -> None:
+def _scalar(value: Any) -> float | Tensor:
+    """A number; a tensor of float64 where it lies on a GPU, which is not waited for."""
+    if isinstance(value, Tensor) and value.is_cuda:
+        return value.detach().double()
+    return float(value.detach()) if isinstance(value, Tensor) else float(value)
+
+
+def _add(sums: dict[str, float | Tensor], out: dict[str, Any], count: float | Tensor) -> None:
     for name, value in out.items():
         if name != "count":
-            sums[name] = sums.get(name, 0.0) + float(torch.as_tensor(value).detach()) * count
-
-
-def _save(
-    path: Path, identity: str, model: nn.Module, optimizer: Any, average: Averaged | None, training: Training
-) -> None:
-    state = {
-        "identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-        "average": average.values if average else None, "training": asdict(training),
-    }  # fmt: skip
-    write_atomically(path, lambda partial: torch.save(state, partial))
-
-
-def open_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is run.
-
-    Raises: TaskError for a torn or foreign file.
-    """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's own; their texts advise to run what is inside
-        raise TaskError(f"{path} is torn or no checkpoint of ours ({type(error).__name__}); remove it") from error
-
-
-def _load(
-    path: Path,
-    identity: str,
-    model: nn.Module,
-    optimizer: Any,
-    average: Averaged | None,
-    training: Training,
-    device: torch.device,
-) -> None:
-    state = open_checkpoint(path, device)
-    if state["identity"] != identity:
-        raise TaskError(f"{path} belongs to another recipe, schedule, seed or data set; remove it to train anew")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if average:
-        average.load(state["average"])
-    for name, value in state["training"].items():
-        setattr(training, name, value)
-    training.resumed_at.append(training.steps)
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C and a scheduler's SIGTERM wait for the end of the step; a second Ctrl-C stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    except RuntimeError as error:
-        if event.is_set():  # a scheduler's signal goes to the processes that decode as well, and they die of it
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            sums[name] = sums.get(name, 0.0) + _scalar(value) * count

@@ -11,31 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.engine.training.adam import AdamWBf16
+from benchmarks.engine.training.muon import MuonAdamW
 from tasks.contract import Recipe, TaskError
+from tasks.protocols import protocol
 
-OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam")
-SCHEDULES = ("cosine", "poly", "constant")
-POLY_POWER = 0.9
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Raises: TaskError naming the first value that cannot be."""
-    for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-        if getattr(recipe, name) not in known:
-            raise TaskError(f"recipe: no {name} {getattr(recipe, name)!r}; there are: {', '.join(known)}")
-    for name in ("batch", "accumulate"):
-        if getattr(recipe, name) < 1:
-            raise TaskError(f"recipe: {name} must be 1 or more, not {getattr(recipe, name)}")
-    for name in ("steps", "warmup", "lr", "weight_decay", "mixup"):
-        if getattr(recipe, name) < 0:
-            raise TaskError(f"recipe: {name} must be 0 or more, not {getattr(recipe, name)}")
-    for name in ("ema", "drop_path"):
-        if not 0 <= getattr(recipe, name) < 1:
-            raise TaskError(f"recipe: {name} must be in [0, 1), not {getattr(recipe, name)}")
-    if recipe.coupled and (recipe.accumulate > 1 or recipe.clip_per_example):
-        raise TaskError("recipe: a coupled loss looks across the batch; it allows no accumulation or per-example clip")
-    if recipe.clip_per_example and not recipe.clip:
-        raise TaskError("recipe: clip_per_example needs a clip above 0")
+SHARED = protocol("contract")
+POLY_POWER, MOMENTUM = SHARED.value("poly_power"), SHARED.value("momentum")
+BETAS, EPSILON = tuple(SHARED.value("adam_betas")), SHARED.value("adam_epsilon")
+EMA_WARMUP = SHARED.value("ema_warmup")
 
 
 def lr_factor(recipe: Recipe, step: int) -> float:
@@ -47,7 +30,10 @@ def lr_factor(recipe: Recipe, step: int) -> float:
     progress = min(max((step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1), 0.0), 1.0)
     if recipe.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * progress))
-    return warm * ((1 - progress) ** POLY_POWER if recipe.schedule == "poly" else 1.0)
+    if recipe.schedule != "poly":
+        return warm
+    end = recipe.end_lr / recipe.lr if recipe.lr else 0.0
+    return warm * (end + (1 - end) * (1 - progress) ** POLY_POWER)
 
 
 def is_kernel(name: str, parameter: Tensor) -> bool:
@@ -62,7 +48,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
     Raises: TaskError where nothing is trained.
     """
-    groups: dict[tuple[float, float], list[Tensor]] = {}
+    groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     used = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -71,14 +57,19 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         used.add(prefix)
         factor = 1.0 if prefix is None else recipe.lr_groups[prefix]
         decays = recipe.weight_decay if is_kernel(name, parameter) or not recipe.decay_kernels_only else 0.0
-        groups.setdefault((recipe.lr * factor, decays), []).append(parameter)
+        turned = recipe.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name and is_kernel(name, parameter)
+        groups.setdefault((recipe.lr * factor, decays, turned), []).append(parameter)
     if not groups:
         raise TaskError("nothing to train: no parameter of the model requires a gradient; set recipe steps to 0")
     locked = {p for p in recipe.lr_groups if any(n.startswith(p + ".") for n, _ in model.named_parameters())}
     if unknown := [p for p in recipe.lr_groups if p not in used | locked and not _is_module(model, p)]:
         # no error: a recipe may name a part that only some heads of its task have
         warnings.warn(f"recipe: lr_groups names {unknown[0]!r}, but no parameter starts so", stacklevel=2)
-    return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
+    made = [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": wd} for (lr, wd, _), p in groups.items()]
+    for group, (_, _, turned) in zip(made, groups, strict=True):
+        if turned:
+            group["muon"] = True
+    return made
 
 
 def _is_module(model: nn.Module, name: str) -> bool:
@@ -87,14 +78,15 @@ def _is_module(model: nn.Module, name: str) -> bool:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum .9, Adam or AdamW, fused on a GPU; `adamw_bf16` keeps its first moment in bfloat16."""
+    """SGD with momentum .9, Adam or AdamW, fused; `adamw_bf16` keeps its first moment in bfloat16, `muon` is Muon for
+    the matrices of the blocks and AdamW for the rest."""
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "adamw_bf16":
         return AdamWBf16(groups)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, fused=groups[0]["params"][0].is_cuda or None)
+        return torch.optim.SGD(groups, momentum=MOMENTUM)
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "muon": MuonAdamW}[recipe.optimizer]
+    return kind(groups, betas=BETAS, eps=EPSILON, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
@@ -103,9 +95,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: in
         group["lr"] = group["peak_lr"] * lr_factor(recipe, step)
 
 
-def clip_gradients(parameters: Iterable[Tensor], largest: float) -> float:
-    """Scale all gradients so that their common norm is at most `largest`; returns the norm before."""
-    return float(torch.nn.utils.clip_grad_norm_(list(parameters), largest))
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Scale all gradients so that their common norm is at most `largest`; returns the norm before, unread."""
+    return torch.nn.utils.clip_grad_norm_(list(parameters), largest)
 
 
 class Averaged:
@@ -118,10 +110,9 @@ class Averaged:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """After step `step` (from 0). Early averages follow the weights: (1 + step) / (10 + step) as in TensorFlow."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
-            if name in self.values:
-                self.values[name].lerp_(parameter.detach(), 1 - decay)
+        decay = min(self.decay, (1 + step) / (EMA_WARMUP + step))
+        weights = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [weights[name].detach() for name in self.values], 1 - decay)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():

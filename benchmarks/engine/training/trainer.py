@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -16,18 +15,23 @@ from accelerate import Accelerator
 from torch import nn
 
 from backbones import build_backbone
-from backbones.grids import parse_schedule
+from backbones.grids import Grid, parse_schedule, valid_grids
+from backbones.registry import takes_option
+from benchmarks.engine.batches.evaluation import eval_batches
+from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import may_skip
+from benchmarks.engine.finite import Diverged, broken_weight
+from benchmarks.engine.identity import Identity, candidate_key
 from benchmarks.engine.memory import peak_bytes
-from benchmarks.engine.plan import changed
 from benchmarks.engine.randomness import seed_of
-from benchmarks.engine.suite import Cell
-from benchmarks.engine.sweep import SweepResult, eval_batches, sweep
+from benchmarks.engine.suite import Cell, changed
+from benchmarks.engine.sweep import SweepResult, sweep
+from benchmarks.engine.training.checkpoints import open_checkpoint
 from benchmarks.engine.training.embeddings import LockedFeatures
-from benchmarks.engine.training.loop import Diverged, Training, finetune, open_checkpoint
-from benchmarks.store import Store, key_of, write_atomically
+from benchmarks.engine.training.loop import Training, finetune
+from benchmarks.store import Store, write_atomically
 from tasks.contract import Recipe, Task, TaskError, View
-from tasks.contract.frozen import Frozen, keep_in_bfloat16
+from tasks.contract.frozen import keep_in_bfloat16
 
 SAY_EVERY = 10.0  # seconds between lines of progress
 
@@ -47,24 +51,15 @@ class Trainer:
     def __init__(self, store: Store, accelerator: Accelerator, options: Any, say: Callable[[str], None]):
         self.store, self.accelerator, self.options, self.say = store, accelerator, options, say
         self.folder = store.folder / "checkpoints"
-        self._hashes: dict[str, str] = {}
+        self.residents = Residents(options.resident_gib, say)
         self._batch = 1
 
-    def weights_hash(self, cell: Cell) -> str:
-        """Hash of the backbone's weights, once for each backbone."""
-        key = key_of({"name": cell.backbone, "options": dict(cell.backbone_options)})
-        if key not in self._hashes:
-            torch.manual_seed(seed_of("backbone", 0))  # random weights are told apart by the cell's own seed
-            encoder = build_backbone(cell.backbone, **cell.backbone_options)
-            self._hashes[key] = encoder.weights_hash() if hasattr(encoder, "weights_hash") else _hash_state(encoder)
-        return self._hashes[key]
-
-    def obtain(self, cell: Cell, task: Task, train_key: str) -> Trained:
+    def obtain(self, cell: Cell, task: Task, identity: Identity) -> Trained:
         """The trained model of a cell. With candidates, the one that is best on minival at the training grid.
 
         Raises: TaskError for a recipe or data that cannot be.
         """
-        candidates = [dict(c) for c in task.recipe.candidates]
+        candidates, train_key = [dict(c) for c in task.recipe.candidates], identity.train
         base = changed(task.recipe, {"candidates": ()})
         task = copy.copy(task)  # it gets each candidate's recipe; the caller's keeps the cell's
         if not base.steps:
@@ -72,23 +67,25 @@ class Trainer:
             return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0})
         recipes = [changed(base, c) for c in candidates] or [base]
         if len(recipes) == 1:
-            return self._trained(cell, task, recipes[0], train_key)
+            return self._trained(cell, task, recipes[0], train_key, identity)
         scores = []
         for number, recipe in enumerate(recipes, 1):
             key = candidate_key(train_key, recipe)
             found = self._read(f"{key}.minival.json")
             if found is None:
                 self.say(f"  candidate {number}/{len(recipes)}: {candidates[number - 1]}")
-                found = {"candidate": candidates[number - 1], "score": self._compete(cell, task, recipe, key)}
+                found = {"candidate": candidates[number - 1], "score": self._compete(cell, task, recipe, key, identity)}
                 self._write(f"{key}.minival.json", found)
             scores.append(found)
         finished = [i for i, found in enumerate(scores) if found["score"] is not None]
         if not finished:
             raise TaskError(f"all {len(scores)} candidates diverged; lower their learning rates")
-        order = max if task.card.higher_is_better else min
-        best = order(finished, key=lambda i: scores[i]["score"])
-        self.say(f"  on minival {task.card.metric} {scores[best]['score']:.4f} wins: {scores[best]['candidate']}")
-        trained = self._trained(cell, task, recipes[best], candidate_key(train_key, recipes[best]))
+        metric = task.card.metric
+        best = metric.best({i: scores[i]["score"] for i in finished})
+        shown = metric.show(scores[best]["score"])
+        self.say(f"  on minival {metric.name} {shown} wins: {scores[best]['candidate']}")
+        key = candidate_key(train_key, recipes[best])
+        trained = self._trained(cell, task, recipes[best], key, identity)
         if self.accelerator.is_main_process:
             for i, recipe in enumerate(recipes):
                 if i != best:
@@ -97,7 +94,7 @@ class Trainer:
         trained.notes |= {"candidates": scores, "won": best}
         return trained
 
-    def _trained(self, cell: Cell, task: Task, recipe: Recipe, key: str) -> Trained:
+    def _trained(self, cell: Cell, task: Task, recipe: Recipe, key: str, identity: Identity) -> Trained:
         """Train under one recipe, or open the weights that this key left before."""
         task.recipe, self._batch = recipe, recipe.batch
         final, partial = self._path(f"{key}.pt"), self._path(f"{key}.partial.pt")
@@ -114,9 +111,14 @@ class Trainer:
             training = finetune(
                 task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
                 every_seconds=self.options.every_seconds, workers=self.options.workers,
-                progress=self._progress(key), compile=self.options.compile, features=self._features(cell, task, model),
-                skip=may_skip(task, self.options.skip_broken),
+                progress=self._progress(key), compile=self.options.compile,
+                features=self._features(cell, task, model, identity),
+                skip=may_skip(task, self.options.skip_broken), residents=self.residents,
             )  # fmt: skip
+            if broken := broken_weight(model):
+                raise Diverged(
+                    f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})"
+                )
             notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
             if self.accelerator.is_main_process:
                 state = {"model": model.state_dict(), "notes": notes}
@@ -124,25 +126,29 @@ class Trainer:
                 partial.unlink(missing_ok=True)
         return Trained(model, self._choice(cell, task, model, key), dict(notes))
 
-    def _features(self, cell: Cell, task: Task, model: nn.Module) -> LockedFeatures | None:
+    def _features(self, cell: Cell, task: Task, model: nn.Module, identity: Identity) -> LockedFeatures | None:
         a, encode = self.accelerator, task.locked_encoder(model.eval())
         if encode is None:
             return None
-        identity = {
-            "weights": self.weights_hash(cell), "data": task.fingerprint(), "task": cell.task, "seed": task.seed,
+        decides = {
+            "weights": identity.weights, "data": identity.train_data["train"], "task": cell.task, "seed": task.seed,
             "options": task.options.stage("train"), "precision": a.mixed_precision,
+            "resize": cell.backbone_options.get("resize"),
         }  # fmt: skip
         return LockedFeatures(
-            task, encode, self.store.folder / "embeddings", identity, a.device, self.options.batch,
+            task, encode, self.store.folder / "embeddings", decides, a.device, self.options.batch,
             self.options.workers, a.autocast, self.say,
         )  # fmt: skip
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
-        more = {"drop_path": recipe.drop_path} if recipe.drop_path else {}
+        drops = bool(recipe.drop_path) and takes_option(cell.backbone, "drop_path")
+        more = {"drop_path": recipe.drop_path} if drops else {}
+        if recipe.drop_path and not drops:
+            self.say(f"  {cell.backbone} has no stochastic depth: drop_path {recipe.drop_path} is not applied")
         torch.manual_seed(seed_of("backbone", cell.seed))  # of weights that are not loaded
         encoder = build_backbone(cell.backbone, **more, **cell.backbone_options)
         torch.manual_seed(seed_of("head", cell.seed))
-        model = task.model(encoder).to(self.accelerator.device)
+        model = task.in_training().model(encoder).to(self.accelerator.device)
         if self.accelerator.mixed_precision == "bf16":
             keep_in_bfloat16(model)
         return model
@@ -154,26 +160,30 @@ class Trainer:
             return {}
         found = self._read(f"{key}.choice.json")
         if found is None:
-            grid = parse_schedule(cell.train).grids[-1] if cell.train else cell.views[0].grid
-            views = [View(grid, "pi", tuple(sorted(c.items()))) for c in choices]
+            grid = parse_schedule(cell.train).grids[-1] if cell.train else _own_grid(model, task)
+            views = [View(grid, options=c) for c in choices]
             result = self.sweep(task, model, views, "minival")
-            scores = {v: m[task.card.metric] for v, m, _ in result.rows}
-            best = (max if task.card.higher_is_better else min)(views, key=lambda v: scores[v])
-            found = {"choice": dict(best.options), "scores": [scores[v] for v in views]}
+            scores = {v: m[task.card.metric.name] for v, m, _ in result.rows}
+            if not scores:
+                raise Diverged(next(iter(result.failed.values())))
+            best = task.card.metric.best(scores)
+            found = {"choice": dict(best.options), "scores": [scores.get(v) for v in views]}
             self._write(f"{key}.choice.json", found)
         return found["choice"]
 
-    def _compete(self, cell: Cell, task: Task, recipe: Recipe, key: str) -> float | None:
+    def _compete(self, cell: Cell, task: Task, recipe: Recipe, key: str, identity: Identity) -> float | None:
         """The candidate's score on minival, None where its training diverged."""
         try:
-            trained = self._trained(cell, task, recipe, key)
+            trained = self._trained(cell, task, recipe, key, identity)
         except Diverged as error:
-            self.say(f"  out of the race: {error}")
+            self.say(f"  diverged: {error}")
             return None
-        options = tuple(sorted(trained.choice.items()))
-        views = [View(g, "pi", options) for g in parse_schedule(cell.train or "").grids]
+        views = [View(g, options=trained.choice) for g in parse_schedule(cell.train or "").grids]
         result = self.sweep(task, trained.model, views, "minival")
-        return sum(m[task.card.metric] for _, m, _ in result.rows) / len(result.rows)
+        if result.failed:
+            self.say(f"  diverged: {next(iter(result.failed.values()))}")
+            return None
+        return sum(m[task.card.metric.name] for _, m, _ in result.rows) / len(result.rows)
 
     def sweep(self, task: Task, model: nn.Module, views: Sequence[View], split: str) -> SweepResult:
         """One pass with this run's device, precision and budget."""
@@ -238,16 +248,18 @@ class Trainer:
 
     def _read(self, name: str) -> Any:
         path = self._path(name)
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def _write(self, name: str, value: Any) -> None:
         if self.accelerator.is_main_process:
-            write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value)))
+            write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value), encoding="utf-8"))
 
 
-def candidate_key(train_key: str, recipe: Recipe) -> str:
-    """Key of the weights that one of several competing recipes leaves."""
-    return key_of({"cell": train_key, "recipe": dataclasses.asdict(recipe)})
+def _own_grid(model: nn.Module, task: Task) -> Grid:
+    """The grid nearest to the one that the backbone was made for, of those that divide the task's images."""
+    native = getattr(getattr(model, "backbone", None), "native_grid", (1, 1))[0]
+    side = min(valid_grids(task.card.image_size), key=lambda g: (abs(g - native), g))
+    return side, side
 
 
 def _notes(training: Training) -> dict[str, Any]:
@@ -269,14 +281,3 @@ def _duration(seconds: float) -> str:
         if seconds < 5400
         else f"{seconds / 3600:.1f} h"
     )
-
-
-def _hash_state(module: nn.Module) -> str:
-    """For backbones without a hash of their own; locked parts (`Frozen`) are hashed too."""
-    digest = hashlib.sha256()
-    for name, part in module.named_modules():
-        own = part.__dict__["module"] if isinstance(part, Frozen) else part if not name else None
-        for key, value in sorted(own.state_dict().items()) if own is not None else ():
-            digest.update(f"{name}.{key}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -109,11 +109,14 @@ def draw_scene(rng: np.random.Generator, names: Sequence[tuple[str, str]]) -> Sc
 
     Example: `draw_scene(np.random.default_rng(0), [("red", "ring"), ("blue", "disc")]).things[0].name`
     """
-    picture, things, taken = _ground(rng), [], []
+    picture = _ground(rng)
+    things: list[Thing] = []
+    taken: list[tuple[float, float, float]] = []
     for colour, shape in names:
         if not _place(rng, (9, 21), taken):
             break
-        cover = _stencil(shape, *taken[-1], rng.uniform(-0.35, 0.35))
+        x, y, radius = taken[-1]
+        cover = _stencil(shape, x, y, radius, rng.uniform(-0.35, 0.35))
         picture, mask = _paint(picture, cover, colour, rng), cover > 0.5
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         left, top = float(columns[0]), float(rows[0])
@@ -127,10 +130,12 @@ def draw_swarm(rng: np.random.Generator, shape: str) -> np.ndarray:
 
     Example: `Image.fromarray(draw_swarm(np.random.default_rng(3), "ring"))`
     """
-    picture, taken = _ground(rng), []
+    picture = _ground(rng)
+    taken: list[tuple[float, float, float]] = []
     for _ in range(int(rng.integers(8, 14))):
         if _place(rng, (6, 11), taken):
-            cover = _stencil(shape, *taken[-1], rng.uniform(0, 2 * math.pi))
+            x, y, radius = taken[-1]
+            cover = _stencil(shape, x, y, radius, rng.uniform(0, 2 * math.pi))
             picture = _paint(picture, cover, str(rng.choice(list(COLOURS))), rng)
     return _finished(picture, rng)
 

@@ -135,7 +135,8 @@ def _lvis(drawn: dict[str, list[Scene]]) -> dict[str, dict[str, Any]]:
     ]  # fmt: skip
     found = {}
     for split, scenes in drawn.items():
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for i, scene in enumerate(scenes, 1):
             present = {PAIRS.index((t.colour, t.shape)) + 1 for t in scene.things}
             images.append({
@@ -159,4 +160,4 @@ def _frequency(scenes: int) -> str:
 
 
 def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.contract import TaskError
-from tasks.data import formats
-
-FREQUENCIES = ("r", "c", "f")
+from tasks.data.boxes.columns import BoxLabels, read_box_labels
+from tasks.data.boxes.protocols import Protocol
+from tasks.data.boxes.unusual import unusual_boxes
+from tasks.data.documents import stream_json
+from tasks.data.errors import Wrong
 
 
 @dataclass(frozen=True)
 class Truth:
     """Labels of I images, K categories and N boxes; images and categories are indices into the sorted ids.
 
-    `image`, `category` int64 [N]; `box` float64 [N, 4] (x, y, width, height in pixels); `area` float64 [N] of the mask
-    where there is one; `ignore` bool [N]; `known` and `partial` are sorted int64 keys image * K + category: those a
-    detector is judged on, and those of them whose unmatched detections are not held against it (not exhaustive).
-    `frequency` [K] holds "r", "c", "f" or "".
+    `image_ids` [I], `category_ids` [K] are int64, or objects where ids are strings. `image`, `category` int64 [N];
+    `box` float64 [N, 4] (x, y, width, height in pixels); `area` float64 [N] of the mask where there is one; `ignore`,
+    `crowd` bool [N]; `known` and `partial` are sorted int64 keys image * K + category: those a detector is judged on
+    (None: all), and those of them whose unmatched detections are not held against it (not exhaustive). `frequency`
+    [K] holds "r", "c", "f" or "". `counts`: boxes by what is unusual about them.
     """
 
+    protocol: Protocol
     image_ids: np.ndarray
     category_ids: np.ndarray
     names: tuple[str, ...]
@@ -36,17 +38,34 @@ class Truth:
     box: np.ndarray
     area: np.ndarray
     ignore: np.ndarray
-    known: np.ndarray
+    crowd: np.ndarray
+    known: np.ndarray | None
     partial: np.ndarray
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_json(path: str | Path) -> Any:
-    """Raises: TaskError for a file that is missing or no JSON."""
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 3, 0.4)
-        raise TaskError(f"no file {path}" + (f"; nearest: {', '.join(near)}" if near else ""))
-    return formats.read_json(path)
+def read_labels(path: str | Path) -> dict[str, Any]:
+    """What a label file holds, without its polygons, which are most of it and of no use for boxes.
+
+    Raises: Missing and Wrong as `stream_json`; Wrong where the file is no object.
+
+    Example: `len(read_labels("lvis_v1_val.json")["images"])` is 19809
+    """
+    found: dict[str, Any] = {}
+    for key, start, values in stream_json(path, _without_polygons):
+        if not key:
+            raise Wrong("is a list, not LVIS or COCO labels, which are an object of images and annotations", path=path)
+        if start < 0:
+            found[key] = values[0]
+        else:
+            found.setdefault(key, []).extend(values)
+    return found
+
+
+def _without_polygons(value: Any) -> Any:
+    if type(value) is dict:
+        value.pop("segmentation", None)
+    return value
 
 
 def as_lvis(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,81 +93,54 @@ def as_lvis(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, "images": [{**extra[i["id"]], **i} for i in images], "annotations": kept}
 
 
-def positions(ids: np.ndarray, wanted: np.ndarray, what: str, where: str) -> np.ndarray:
-    """Index of each wanted id among the sorted `ids`.
+def read_truth(
+    annotations: str | Path | Mapping[str, Any], protocol: Protocol | None = None, file: str | Path | None = None
+) -> Truth:
+    """Labels from an LVIS or COCO JSON file, or what such a file holds, under the rules of `protocol` (None: those of
+    the file, see `recognised`).
 
-    Raises: TaskError naming the first unknown id and the nearest known ones.
-    """
-    index = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
-    wrong = np.flatnonzero(ids[index] != wanted)
-    if len(wrong):
-        bad = wanted[wrong[0]]
-        near = ids[np.argsort(np.abs(ids - bad), kind="stable")[:3]]
-        raise TaskError(f"{where} {wrong[0]} names unknown {what} id {bad}; nearest: {', '.join(map(str, near))}")
-    return index
+    Boxes are taken as they are, beyond the image or of a negative side, as the official scorers take them, and
+    counted. By LVIS' rules boxes whose `area` is not positive are dropped, as officially. Where `area` is absent it is
+    that of the box. COCO labels have a form under LVIS' rules too: that of `as_lvis`.
 
-
-def check_boxes(box: np.ndarray, size: np.ndarray, where: str) -> None:
-    """Boxes [N, 4] must be finite, of no negative side, and touch their image; `size` [N, 2] is (width, height).
-
-    Boxes that reach over an edge are allowed: detectors and the official annotations have them.
-
-    Raises: TaskError naming the first bad box.
-    """
-    finite = np.isfinite(box).all(1)
-    positive = (box[:, 2:] >= 0).all(1)
-    inside = (box[:, :2] <= size).all(1) & (box[:, :2] + box[:, 2:] >= 0).all(1)
-    for good, why in ((finite, "is not finite"), (positive, "has a negative side"), (inside, "is outside the image")):
-        if not good.all():
-            i = int(np.argmin(good))
-            sides = "x".join(f"{s:g}" for s in size[i])
-            raise TaskError(f"{where} {i}: box {box[i].tolist()} {why} ({sides} px)")
-
-
-def read_truth(annotations: str | Path | Mapping[str, Any]) -> Truth:
-    """Labels from an LVIS or COCO JSON file, or what such a file holds.
-
-    Boxes whose `area` is zero are dropped, as the official scorer does.
-
-    Raises: TaskError for missing parts, no images, no boxes, unknown ids, boxes outside their image.
+    Args: file: the name in messages, where `annotations` is no path.
+    Raises: Missing and Wrong for missing parts, no images, no boxes, ids that are unknown or occur twice, and values
+        that the schema forbids, with file, place and field.
 
     Example: `read_truth("lvis_v1_val.json").names[0]`
     """
-    data = annotations if isinstance(annotations, Mapping) else read_json(annotations)
-    for part in ("images", "categories", "annotations"):
-        if not isinstance(data, Mapping) or part not in data:
-            raise TaskError(f"annotations have no {part!r}: not LVIS or COCO JSON")
-        if not data[part]:
-            raise TaskError(f"annotations list no {part}: nothing to score against")
-    data = as_lvis(data)
-    images = sorted(data["images"], key=lambda i: i["id"])
-    categories = sorted(data["categories"], key=lambda c: c["id"])
-    image_ids = np.array([i["id"] for i in images], np.int64)
-    category_ids = np.array([c["id"] for c in categories], np.int64)
-    for ids, what in ((image_ids, "image"), (category_ids, "category")):
-        twice = ids[1:][np.diff(ids) == 0]
-        if len(twice):
-            raise TaskError(f"{what} id {twice[0]} occurs twice in the annotations")
-    sizes = np.array([(i["width"], i["height"]) for i in images], np.float64)
-    boxes = data["annotations"]
-    image = positions(image_ids, np.array([a["image_id"] for a in boxes], np.int64), "image", "annotation")
-    category = positions(category_ids, np.array([a["category_id"] for a in boxes], np.int64), "category", "annotation")
-    box = np.array([a["bbox"] for a in boxes], np.float64).reshape(-1, 4)
-    check_boxes(box, sizes[image], "annotation")
-    area = np.array([a["area"] if "area" in a else a["bbox"][2] * a["bbox"][3] for a in boxes], np.float64)
-    ignore = np.array([bool(a.get("ignore", 0)) for a in boxes])
-    keep = area > 0
-    image, category, box, area, ignore = image[keep], category[keep], box[keep], area[keep], ignore[keep]
+    return truth_of(read_box_labels(annotations, file), protocol)
 
-    def listed(key: str) -> np.ndarray:
-        counts = [len(i.get(key, ())) for i in images]
-        ids = np.array([c for i in images for c in i.get(key, ())], np.int64)
-        index = positions(category_ids, ids, "category", key) if len(ids) else ids
-        return np.unique(np.repeat(np.arange(len(images)), counts) * len(categories) + index)
 
-    known = np.union1d(listed("neg_category_ids"), image * len(categories) + category)
+def truth_of(labels: BoxLabels, protocol: Protocol | None = None) -> Truth:
+    """Labels under the rules of `protocol`, see `read_truth`.
+
+    Example: `truth_of(read_box_labels("lvis_v1_val.json")).names[0]`
+    """
+    own = labels.protocol
+    rules = own if protocol is None else Protocol(protocol)
+    image_ids, category_ids, image, category = labels.image_ids, labels.category_ids, labels.image, labels.category
+    box, area, crowd, ignore = labels.box, labels.area, labels.crowd, labels.ignore
+    counts = {f"annotations_{kind}": count for kind, count in unusual_boxes(box, labels.sizes[image]).items()}
+    counts |= {"annotations_area_from_box": labels.area_from_box, "annotations_crowd": int(crowd.sum())}
+    keys = image * len(category_ids) + category
+    known, partial, keep = None, np.empty(0, np.int64), np.ones(len(box), bool)
+    if rules == Protocol.coco:
+        ignore = crowd  # `ignore` is no field of COCO's, and its scorer overwrites it
+    elif own == Protocol.coco:
+        keep, partial = (area > 0) & ~crowd, np.unique(keys[crowd])
+        # neither absent nor there: a category whose boxes in an image are all empty
+        unsure = np.setdiff1d(keys[(area <= 0) & ~crowd], keys[keep])
+        known = np.setdiff1d(np.arange(len(image_ids) * len(category_ids)), unsure) if len(unsure) else None
+    else:
+        keep, crowd = area > 0, np.zeros(len(box), bool)  # LVIS has no crowds, and its scorer does not ask
+        assert labels.absent is not None and labels.partial is not None, "LVIS labels have these lists"
+        negative, partial = (
+            np.unique(owner * len(category_ids) + index) for owner, index in (labels.absent, labels.partial)
+        )
+        known = np.union1d(negative, keys[keep])
+    frequency = np.array([c.get("frequency", "") for c in labels.categories], "<U1")
     return Truth(
-        image_ids, category_ids, tuple(c["name"] for c in categories),
-        np.array([c.get("frequency", "") for c in categories]), sizes, image, category, box, area, ignore,
-        known, listed("not_exhaustive_category_ids"),
+        rules, image_ids, category_ids, labels.names, frequency, labels.sizes, image[keep], category[keep], box[keep],
+        area[keep], ignore[keep], crowd[keep], known, partial, {"annotations": int(keep.sum()), **counts},
     )  # fmt: skip

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from tasks.contract import TaskError
 from tasks.detection.boxes import pad_square
+from tasks.protocols import protocol
 
-AREA, ASPECT = (0.3, 1.0), (0.75, 1.33)
-KEPT = 0.6  # a box that loses more of its area is no longer the thing
-INSTANCES = 100
-ATTEMPTS = 100
+PROTOCOL = protocol("detection")
+AREA, ASPECT = tuple(PROTOCOL.value("crop_area")), tuple(PROTOCOL.value("crop_aspects"))
+KEPT = PROTOCOL.value("box_kept")  # a box that loses more of its area is no longer the thing
+INSTANCES, ATTEMPTS, FLIP = (PROTOCOL.value(name) for name in ("instances", "crop_attempts", "flip"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def padded(tile: Tile, side: int, grey: float) -> Tile:
 
 def augmented(tile: Tile, side: int, grey: float, generator: torch.Generator) -> Tile:
     """Flip in half of the cases, crop, pad."""
-    if uniform(generator) < 0.5:
+    if uniform(generator) < FLIP:
         tile = flip(tile)
     return padded(crop(tile, crop_window(*tile.image.shape[1:], generator)), side, grey)
 

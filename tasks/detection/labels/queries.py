@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from tasks.detection.boxes import overlaps
+from tasks.protocols import protocol
 from tasks.text.prompts import canonical, prompted
 
-NEGATIVES = 50  # random ones fill up to so many
-QUERIES = 99  # the official hundred holds an empty one in front
-MERGED_AT = 0.9  # intersection over union
+PROTOCOL = protocol("detection")
+NEGATIVES = PROTOCOL.value("negatives")  # random ones fill up to so many
+QUERIES = PROTOCOL.value("queries")  # the official hundred holds an empty one in front
+MERGED_AT = PROTOCOL.value("merged_at")  # intersection over union
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.contract import TaskError
+from tasks.protocols import protocol
 
 SIZES = (1, 2, 3)  # tiles a side of a mosaic
-SHARES = (0.4, 0.3, 0.3)  # OWL-ViT's
+SHARES = tuple(protocol("detection").value("mosaics"))
 
 
 def check_mosaics(shares: Sequence[float], side: int) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.contract import TaskError, Widths
-from tasks.data.decoding import decode
-from tasks.detection.labels.annotations import as_lvis
-from tasks.detection.labels.folders import DetectionSet, picture_bytes
+from tasks.data.boxes.columns import BoxLabels
+from tasks.data.splits import Boxed
+from tasks.detection.labels.evaluation_set import labelled_picture
 from tasks.detection.labels.mosaics import Tile, at_most, augmented, mosaic, padded
 from tasks.detection.labels.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
 from tasks.detection.labels.shares import SHARES, SIZES
@@ -30,73 +29,59 @@ class TrainingData(Dataset):
 
     Args:
         zero_shot: rare categories and their aliases are removed from boxes and negatives, so from random ones too.
-        negatives: file of the data's folder with other negatives, {image id: [category id]}; "" for those listed.
+        negatives: image id -> places of other negatives; those that the labels list where an image is not among them.
+            COCO's labels are exhaustive: there every category that is absent is a negative.
         prompts: template set. mosaics: shares of 1x1, 2x2, 3x3. mask_quirk: queries are filled up to 99 with the
             official padding text, which the official code fails to mask in training.
         augment: False leaves pictures whole and unflipped, which no recipe does: for overfitting a handful on purpose.
-    Raises: TaskError for an empty split or a missing file of negatives.
+    Crowds and boxes without area are no training boxes. Raises: TaskError for an empty split.
 
-    Example: `image, targets = TrainingData(DetectionSet("lvis_coco80", root), 240).sample(0, generator)`
+    Example: `image, targets = TrainingData(boxed_set("lvis_coco80", root).load("train"), 240).sample(0, generator)`
     """
 
     def __init__(
         self,
-        found: DetectionSet,
+        boxed: Boxed,
         side: int,
         pad: float = 0.5,
         zero_shot: bool = True,
-        negatives: str = "",
+        negatives: Mapping[Any, Sequence[int]] | None = None,
         prompts: str = "train",
         mosaics: Sequence[float] = SHARES,
         mask_quirk: bool = False,
-        split: str = "train",
         augment: bool = True,
     ):
-        self.found, self.side, self.pad, self.mask_quirk, self.augment = found, side, pad, mask_quirk, augment
+        self.boxed, self.side, self.pad, self.mask_quirk, self.augment = boxed, side, pad, mask_quirk, augment
         self.templates, self.mosaics = template_set(prompts), torch.tensor(mosaics, dtype=torch.float64)
-        data = as_lvis(found.labels(split))
-        if not data["images"]:
-            raise TaskError(f"split {split!r} of {found.folder} has no images")
-        self.images = sorted(data["images"], key=lambda i: i["id"])
-        categories = sorted(data["categories"], key=lambda c: c["id"])
-        self.names = [c["name"] for c in categories]
-        place = {c["id"]: i for i, c in enumerate(categories)}
-        hidden = forbidden(categories) if zero_shot else set()
-        boxes, labels = defaultdict(list), defaultdict(list)
-        for one in data["annotations"]:
-            category = place[one["category_id"]]
-            if category not in hidden:
-                x, y, w, h = one["bbox"]
-                boxes[one["image_id"]].append((x, y, x + w, y + h))
-                labels[one["image_id"]].append(category)
-        absent = self._absent(negatives)
-        self.boxes = [torch.tensor(boxes[i["id"]], dtype=torch.float32).view(-1, 4) for i in self.images]
-        self.labels = [torch.tensor(labels[i["id"]], dtype=torch.int64) for i in self.images]
+        own, count = boxed.labels, len(boxed)
+        if not count:
+            raise TaskError("the training split has no images")
+        self.names = list(own.names)
+        hidden = forbidden(own.categories) if zero_shot else set()
+        shown = ~np.isin(own.category, list(hidden))
+        kept = np.flatnonzero(~own.crowd & (own.box[:, 2:] > 0).all(1) & shown)
+        order = kept[np.argsort(own.image[kept], kind="stable")]
+        ends = np.searchsorted(own.image[order], np.arange(1, count))
+        corners = np.concatenate([own.box[:, :2], own.box[:, :2] + own.box[:, 2:]], 1).astype(np.float32)
+        self.boxes = [torch.from_numpy(part) for part in np.split(corners[order], ends)]
+        self.labels = [torch.from_numpy(part) for part in np.split(own.category[order], ends)]
+        given = negatives or {}
         self.negatives = [
-            frozenset(place[c] for c in absent.get(i["id"], i.get("neg_category_ids", ()))) - hidden
-            for i in self.images
+            frozenset(given.get(image, listed)) - hidden
+            for image, listed in zip(own.image_ids.tolist(), _absent(own), strict=True)
         ]
         everything = [c for part in (*self.labels, *self.negatives) for c in map(int, part)]
-        self.seen = torch.bincount(torch.tensor(everything, dtype=torch.int64), minlength=len(categories)).double()
-
-    def _absent(self, name: str) -> dict[int, list[int]]:
-        if not name:
-            return {}
-        path = self.found.path(name)
-        if not path.is_file():
-            raise TaskError(f"no file of negatives {path}")
-        return {int(image): listed for image, listed in json.loads(path.read_text()).items()}
+        self.seen = torch.bincount(torch.tensor(everything, dtype=torch.int64), minlength=len(self.names)).double()
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.boxed)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         return self.sample(index, torch.Generator().manual_seed(index))
 
     def tile(self, index: int) -> Tile:
         """A picture as it lies on disk."""
-        entry = self.images[index]
-        picture = decode(picture_bytes(self.found.folder, entry), f"picture of image {entry['id']}")
+        picture = labelled_picture(self.boxed, index)
         return Tile(picture, self.boxes[index], self.labels[index], self.negatives[index])
 
     def sample(self, index: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -119,6 +104,21 @@ class TrainingData(Dataset):
         low, high = asked.boxes[:, :2], asked.boxes[:, 2:]
         labels = torch.nn.functional.pad(asked.labels, (0, len(tokens) - asked.labels.shape[1]))
         return whole.image, {"tokens": tokens, "boxes": torch.cat([(low + high) / 2, high - low], 1), "labels": labels}
+
+
+def _absent(labels: BoxLabels) -> list[list[int]]:
+    """Places of the categories that are known to be absent from each image."""
+    count = len(labels.image_ids)
+    if labels.absent is not None:
+        owner, category = labels.absent
+        order = np.argsort(owner, kind="stable")
+        parts = np.split(category[order], np.searchsorted(owner[order], np.arange(1, count)))
+        return [part.tolist() for part in parts]
+    present: list[set[int]] = [set() for _ in range(count)]  # in crowds too
+    for image, category in zip(labels.image.tolist(), labels.category.tolist(), strict=True):
+        present[image].add(category)
+    every = range(len(labels.categories))
+    return [[c for c in every if c not in own] for own in present]
 
 
 def collate_targets(targets: Sequence[dict[str, Tensor]]) -> dict[str, Any]:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.features import Features
+from backbones.contract import Features
 from tasks.contract import TaskError
 from tasks.detection.boxes import box_bias
+from tasks.protocols import protocol
 from tasks.text.vectors import unit
 
 MERGES = ("mul-ln", "drop", "none")
-PRIOR = 0.01  # probability of every query at every token before training
+PRIOR = protocol("detection").value("prior")  # probability of every query at every token before training
 MASKED = -1e6
 SIZE_BIASES = ("patch", "fixed")
 FIXED_SIZE = 1 / 16  # side of the boxes that `fixed` starts from

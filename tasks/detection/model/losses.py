@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from tasks.contract.examples import at_once
 from tasks.detection.boxes import corners, overlaps
+from tasks.protocols import protocol
 
-ALPHA, GAMMA = 0.3, 2.0
+ALPHA, GAMMA = (protocol("detection").value(name) for name in ("focal_alpha", "focal_gamma"))
 WORST = 1e6  # cost of a pair whose cost is no number: taken only where nothing else is left
 
 

@@ -60,7 +60,7 @@ def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
 def _vision(layout: _Layout, heads: int | None) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
-    from backbones.features import Normalisation
+    from backbones.contract import Normalisation
     from backbones.flexible import FlexiBackbone
 
     root = "owlvit.vision_model"

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tasks.contract import TaskError, View
 from tasks.contract.meters import RecordMeter
-from tasks.detection.labels.folders import DetectionSet
-from tasks.detection.scoring.lvis_scorer import accumulate, judge, summarise
+from tasks.detection.labels.annotations import Truth
+from tasks.detection.scoring.average_precision import box_scores
+from tasks.detection.scoring.matching import judge
 from tasks.detection.scoring.resampling import judged_per_image
 from tasks.detection.scoring.results import Detections
 
@@ -19,13 +20,13 @@ from tasks.detection.scoring.results import Detections
 class DetectionMeter(RecordMeter):
     """LVIS box AP of each view, scored once all images are there."""
 
-    def __init__(self, found: DetectionSet, split: str):
+    def __init__(self, truth: Truth, split: str):
         super().__init__()
-        self.found, self.split = found, split
+        self.truth, self.split = truth, split
 
     def detections(self, records: Mapping[str, Tensor]) -> Detections:
         """Records of one view as columns; ids are places in the sorted image ids."""
-        truth = self.found.truth(self.split)
+        truth = self.truth
         kept = records["score"].shape[1]
         image = truth.image_ids[records["ids"].numpy()].repeat(kept)
         category = truth.category_ids[records["category"].flatten().long().numpy()]
@@ -38,12 +39,12 @@ class DetectionMeter(RecordMeter):
 
         Raises: TaskError when images of the split were not seen, because AP over a part is another number.
         """
-        truth, rows = self.found.truth(self.split), []
+        truth, rows = self.truth, []
         for view, records in self.records().items():
             if len(records["ids"]) != len(truth.image_ids):
                 raise TaskError(f"{len(records['ids'])} of {len(truth.image_ids)} images of {self.split} were scored")
             judged = judge(self.detections(records), truth)
-            numbers = summarise(*accumulate(judged, truth), truth)
+            numbers = box_scores(judged, truth)
             own = judged_per_image(judged, truth, records["score"].shape[1])
             kept = {**records, **{name: torch.from_numpy(values) for name, values in own.items()}}
             rows.append((view, {k: v for k, v in numbers.items() if v is not None}, kept))

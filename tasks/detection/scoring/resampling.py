@@ -6,7 +6,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from tasks.detection.labels.annotations import Truth
-from tasks.detection.scoring.lvis_scorer import IOUS, RECALLS, Judged, outside
+from tasks.detection.scoring.average_precision import RECALLS
+from tasks.detection.scoring.matching import IOUS, Judged, outside
 
 _BITS = (1 << np.arange(len(IOUS))).astype(np.uint16)
 

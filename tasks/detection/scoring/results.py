@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -11,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from tasks.contract import TaskError
-from tasks.detection.labels.annotations import Truth, check_boxes, positions
+from tasks.data.boxes.ids import positions
+from tasks.data.documents import CHUNK, stream_json
+from tasks.data.errors import Wrong
+from tasks.data.records import LONGEST, Records
+from tasks.detection.labels.annotations import Truth
 
-BLOCK = 1 << 20  # characters read at a time
-CHUNK = 65536  # dicts held at a time
+FIELDS = ("image_id", "category_id", "score", "box")
 
 
 @dataclass(frozen=True)
 class Detections:
-    """M detections: `image_id`, `category_id` int64 [M]; `score` float64 [M]; `box` float64 [M, 4] as x, y, w, h in
-    pixels. 56 bytes each, a tenth of what a dict of Python takes."""
+    """M detections: `image_id`, `category_id` int64 [M], or objects where ids are strings; `score` float64 [M]; `box`
+    float64 [M, 4] as x, y, w, h in pixels. 56 bytes each, a tenth of what a dict of Python takes."""
 
     image_id: np.ndarray
     category_id: np.ndarray
@@ -35,107 +36,72 @@ class Detections:
         return Detections(self.image_id[index], self.category_id[index], self.score[index], self.box[index])
 
 
-def stream_results(path: str | Path) -> Iterator[Mapping[str, Any]]:
-    """The objects of a JSON array, one after the other, in memory of one block.
+def read_results(results: str | Path | Detections | Iterable[Mapping[str, Any]]) -> Detections:
+    """Columns of whatever is given: a JSON file in the results format of LVIS and COCO, its dicts, or columns.
 
-    Raises: TaskError for a missing file or one that is no JSON array.
+    Raises: Missing and Wrong for a file that is not there, no JSON list, or torn, and naming the first detection that
+        lacks a field or has a value of the wrong kind.
+
+    Example: `read_results([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.9}])`
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TaskError(f"no file {path}")
-    decode = json.JSONDecoder().raw_decode
-    with path.open(encoding="utf-8") as file:
-        text, at = file.read(BLOCK).lstrip(), 1
-        if not text.startswith("["):
-            raise TaskError(f"{path} is not a JSON list of detections")
-        while True:
-            while at < len(text) and text[at] in " \t\r\n,":
-                at += 1
-            if at < len(text) and text[at] == "]":
-                return
-            try:
-                value, at = decode(text, at)
-            except json.JSONDecodeError as error:
-                more = file.read(BLOCK)
-                if not more:
-                    raise TaskError(f"{path} is not a JSON list of detections: {error.msg}") from error
-                text, at = text[at:] + more, 0
-                continue
-            yield value
-
-
-def columns(results: Iterable[Mapping[str, Any]]) -> Detections:
-    """Dicts of the LVIS results format to columns.
-
-    Raises: TaskError naming the first detection that lacks a key or has a value of the wrong kind.
-
-    Example: `columns([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.9}])`
-    """
-    parts: list[Detections] = []
-    stream, seen = iter(results), 0
-    while chunk := list(islice(stream, CHUNK)):
-        try:
-            parts.append(
-                Detections(
-                    np.array([r["image_id"] for r in chunk], np.int64),
-                    np.array([r["category_id"] for r in chunk], np.int64),
-                    np.array([r["score"] for r in chunk], np.float64),
-                    np.array([r["bbox"] for r in chunk], np.float64).reshape(len(chunk), 4),
-                )
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise TaskError(_first_fault(chunk, seen)) from error
+    if isinstance(results, Detections):
+        return results
+    path = results if isinstance(results, str | Path) else None
+    chunks = _listed(path) if isinstance(results, str | Path) else _chunks(results)
+    parts, seen = [], 0
+    for chunk in chunks:
+        read = Records(chunk, path, "result", seen)
         seen += len(chunk)
+        parts.append(Detections(read.ids("image_id"), read.ids("category_id"), read.numbers("score"), read.boxes()))
+    parts = [part for part in parts if len(part)]
     if not parts:
         empty = np.empty(0)
         return Detections(empty.astype(np.int64), empty.astype(np.int64), empty, empty.reshape(0, 4))
-    fields = ("image_id", "category_id", "score", "box")
-    return Detections(*(np.concatenate([getattr(p, f) for p in parts]) for f in fields))
+    return Detections(*(np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS))
 
 
-def _first_fault(chunk: list[Any], offset: int) -> str:
-    for i, one in enumerate(chunk, offset):
-        if not isinstance(one, Mapping):
-            return f"result {i} is not an object of image_id, category_id, bbox, score"
-        for key in ("image_id", "category_id", "bbox", "score"):
-            if key not in one:
-                return f"result {i} has no {key!r}; it has: {', '.join(map(str, one))}"
-        try:
-            int(one["image_id"]), int(one["category_id"]), float(one["score"])
-            fits = len([float(v) for v in one["bbox"]]) == 4
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            return f"result {i} has values of the wrong kind: {str(dict(one))[:120]}"
-    return f"results from {offset} on have values of the wrong kind"
+def _listed(path: str | Path) -> Iterator[list[Any]]:
+    """Raises: Wrong for an object."""
+    key = None
+    for key, _, values in stream_json(path):
+        if key:
+            break
+        yield values
+    if key is None or key:
+        raise Wrong("is an object, not a list of detections", path=path)
 
 
-def read_results(results: str | Path | Detections | Iterable[Mapping[str, Any]]) -> Detections:
-    """Columns of whatever is given: a JSON file, dicts, or columns."""
-    if isinstance(results, Detections):
-        return results
-    return columns(stream_results(results) if isinstance(results, str | Path) else results)
+def _chunks(results: Iterable[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    stream = iter(results)
+    while chunk := list(islice(stream, CHUNK)):
+        yield chunk
 
 
-def check_results(found: Detections, truth: Truth) -> tuple[np.ndarray, np.ndarray]:
-    """Image and category indices [M] of detections.
+def check_results(found: Detections, truth: Truth, path: str | Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Image and category indices int64 [M] of detections; `path` is their file's name in messages.
 
-    Raises: TaskError for unknown ids, boxes outside their image, scores that are not finite.
+    Raises: Wrong for unknown ids, and for scores and boxes that are not finite.
     """
     if not len(found):
-        return found.image_id, found.category_id
-    image = positions(truth.image_ids, found.image_id, "image", "result")
-    category = positions(truth.category_ids, found.category_id, "category", "result")
-    check_boxes(found.box, truth.sizes[image], "result")
-    if not np.isfinite(found.score).all():
-        i = int(np.argmin(np.isfinite(found.score)))
-        raise TaskError(f"result {i} has score {found.score[i]}")
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+
+    def fault(at: int, field: str, why: str) -> Wrong:
+        return Wrong(why, path=path, place=f"result {at}", field=field)
+
+    image = positions(truth.image_ids, found.image_id, "images", lambda i, why: fault(i, "image_id", why))
+    category = positions(
+        truth.category_ids, found.category_id, "categories", lambda i, why: fault(i, "category_id", why)
+    )
+    for name, values in (("score", found.score[:, None]), ("bbox", found.box)):
+        bad = ~((np.abs(values) < LONGEST) if name == "bbox" else np.isfinite(values)).all(1)
+        if bad.any():
+            raise fault(int(np.argmax(bad)), name, f"must be finite, not {values[np.argmax(bad)].tolist()}")
     return image, category
 
 
-def best_per_image(image: np.ndarray, score: np.ndarray, limit: int) -> np.ndarray:
-    """Order [M'] by image, then falling score (ties: first given first), at most `limit` an image over all classes."""
-    order = np.lexsort((-score, image))  # lexsort is stable
-    image = image[order]
-    rank = np.arange(len(image)) - np.searchsorted(image, image, side="left")
+def best_per_group(group: np.ndarray, score: np.ndarray, limit: int) -> np.ndarray:
+    """Order [M'] by group, then falling score (ties: first given first), at most `limit` of a group."""
+    order = np.lexsort((-score, group))  # lexsort is stable
+    group = group[order]
+    rank = np.arange(len(group)) - np.searchsorted(group, group, side="left")
     return order[rank < limit]

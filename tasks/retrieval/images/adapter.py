@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskError, View, option, without_gradients
-from tasks.retrieval.images.labelled import LabelledDataset, LabelledSet, labelled_data, load_labelled
+from tasks.contract.task import sums_of_mean
+from tasks.data.errors import DataError
+from tasks.data.sets.labelled import labelled_set
+from tasks.data.splits import Labelled
+from tasks.protocols import protocol
+from tasks.retrieval.images.labelled import LabelledDataset
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from tasks.retrieval.images.meter import ImageMeter
+
+PROTOCOL = protocol("retrieval")
+CUTOFFS = tuple(PROTOCOL.value("image_recall_at"))
 
 
 class ImageRetrieval(Task):
@@ -28,9 +36,9 @@ class ImageRetrieval(Task):
 
     @dataclass(frozen=True)
     class Options(Options):
-        data: str = option("cars98", "eval", "a known set, or a folder of class folders with a slash at its end")
-        image_size: int = option(120, "eval", "pixels per side; pictures are squeezed to a square")
-        pooling: str = option("pooled", "eval", "pooled (the backbone's own) or mean (of patch tokens)")
+        data: str = option("cars98", "train", "a known set, or a folder of class folders with a slash at its end")
+        image_size: int = option(120, "train", "pixels per side; pictures are squeezed to a square")
+        pooling: str = option("pooled", "train", "pooled (the backbone's own) or mean (of patch tokens)")
         index: str = option("flat", "eval", "faiss index: flat (exact), ivf or hnsw")
         cross_grid: bool = option(True, "eval", "also search galleries of the other grids of the sweep")
 
@@ -38,30 +46,30 @@ class ImageRetrieval(Task):
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
-        spec = labelled_data(self.options.data)
+        self.data = labelled_set(self.options.data, self.root, bare=True)
         self.card = TaskCard(
-            "image_retrieval", "v1", metric="R@1", image_size=self.options.image_size, splits=dict(spec.sizes),
-            sources={self.options.data: spec.source}, citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
+            "image_retrieval", PROTOCOL.version("image_retrieval"), metrics=("R@1", "mAP@R"),
+            image_size=self.options.image_size, splits=self.data.form.sizes(),
+            sources={self.options.data: self.data.card.source},
+            citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
         )  # fmt: skip
-        self._sets: dict[str, LabelledSet] = {}
+        self._sets: dict[str, Labelled] = {}
 
-    def labelled(self, split: str) -> LabelledSet:
+    def labelled(self, split: str) -> Labelled:
         """Names, labels and encoded pictures of a split, read once."""
         if split not in self._sets:
-            self._sets[split] = load_labelled(self.root, self.options.data, split)
+            self._sets[split] = self.data.whole(split)
         return self._sets[split]
 
-    def missing(self) -> list[str]:
-        if self.options.data == "scenes":  # drawn when they are needed, not when a plan asks
-            return []
-        try:
-            self.labelled("test")
-        except TaskError as error:
-            return [str(error)]
-        return []
+    def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The splits that are searched; () stands for the first of the set."""
+        return splits or self.data.reported[:1]
 
-    def fingerprint(self) -> str:
-        return self.labelled("test").fingerprint()
+    def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
+        return self.data.problems(self.reads(splits))
+
+    def fingerprint(self, split: str = "test") -> str:
+        return self.labelled(split).fingerprint
 
     def dataset(self, split: str) -> LabelledDataset:
         return LabelledDataset(self.labelled(split), self.options.image_size)
@@ -75,19 +83,17 @@ class ImageRetrieval(Task):
         raise TaskError("image_retrieval trains nothing; its recipe has 0 steps")
 
     @without_gradients
-    def predict(self, model: nn.Module, batch: Batch, view: View, prepared: Any) -> dict[str, Tensor]:
+    def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:
         """`vector` float32 [B, D], `label` int64 [B]."""
         import torch
 
-        kwargs = {} if view.resize == "pi" else {"resize": view.resize}
-        vector = model(batch.images, view.grid, batch.features, **kwargs)
+        vector = model(batch.images, grid, batch.features)
         return {"vector": vector, "label": torch.as_tensor(batch.targets)}
 
     def meter(self, split: str) -> ImageMeter:
         from tasks.retrieval.images.meter import ImageMeter
 
-        spec = labelled_data(self.options.data)
-        return ImageMeter(spec.cutoffs, self.options.index, self.options.cross_grid)
+        return ImageMeter(CUTOFFS, self.options.index, self.options.cross_grid)
 
     def pictures(
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str
@@ -102,8 +108,6 @@ class ImageRetrieval(Task):
             shown.append(("a query (black) and the five nearest pictures, green of the same class", sheet))
         return shown
 
-    def resampled(self, samples: Mapping[str, Any], weights: Any) -> Any:
+    def sums(self, samples: Mapping[str, Any]) -> tuple[Any, Callable[[Any], Any]]:
         """Queries are drawn; the gallery stays whole."""
-        from tasks.contract.meters import weighted_mean
-
-        return weighted_mean(samples["R@1"].astype("float64"), weights)
+        return sums_of_mean(samples["R@1"].astype("float64"))

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-IGNORE = 255  # the label of pixels that do not count, in every label map inside this package
+from tasks.data.readers.label_maps import IGNORE
+
 MAX_CLASSES = 255  # label maps are bytes, and one value is needed for "ignored"
 
 
@@ -28,6 +29,19 @@ def _bytes(values: Tensor, what: str) -> Tensor:
     return values.to(torch.uint8)
 
 
+def pair_counts(prediction: Tensor, label: Tensor) -> Tensor:
+    """How often label i and prediction j meet: int64 `[256, 256]` of integer tensors of one shape and device.
+
+    Raises: ValueError for a value that is no byte.
+    """
+    assert prediction.shape == label.shape, (prediction.shape, label.shape)
+    prediction, label = _bytes(prediction, "prediction"), _bytes(label, "label")
+    # All 256 x 256 pairs of bytes are counted: no masking pass over the pixels, and what is out of range can be told
+    # afterwards from the counts. On a CPU passes over memory cost more than the counting.
+    joint = label.to(torch.int32).mul_(256).add_(prediction)
+    return torch.bincount(joint.reshape(-1), minlength=65536).view(256, 256)
+
+
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
     """Matrix `[C, C + 1]` int64 of one image: rows are labels, columns predictions, the last one those out of range.
 
@@ -38,13 +52,8 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
 
     Example: `confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 255]), 2)` is `[[1, 0, 0], [0, 0, 0]]`.
     """
-    assert prediction.shape == label.shape, (prediction.shape, label.shape)
     assert 0 < num_classes <= MAX_CLASSES, num_classes
-    prediction, label = _bytes(prediction, "prediction"), _bytes(label, "label")
-    # All 256 x 256 pairs of bytes are counted: no masking pass over the pixels, and what is out of range can be told
-    # afterwards from the counts. On a CPU passes over memory cost more than the counting.
-    joint = label.to(torch.int32).mul_(256).add_(prediction)
-    counts = torch.bincount(joint.reshape(-1), minlength=65536).view(256, 256)
+    counts = pair_counts(prediction, label)
     rows = counts.sum(1)
     rows[:num_classes] = 0
     if ignore_index < 256:
@@ -66,6 +75,15 @@ def image_counts(prediction: Tensor, label: Tensor, num_classes: int, ignore_ind
     """
     matrix = confusion_matrix(prediction, label, num_classes, ignore_index)
     return torch.stack((matrix.diagonal(), matrix[:, :num_classes].sum(0), matrix.sum(1)))
+
+
+def chance_iou(counts: Tensor) -> float:
+    """mIoU of the best constant map, from summed counts `[3, C]`: one class everywhere, 0 for all others that occur.
+
+    Example: a set of 60 % wall, 30 % floor and 10 % door has a chance of 0.6 / 3 = 0.2
+    """
+    labelled = counts[2].double().cpu()
+    return (labelled.max() / (labelled.sum() * (labelled > 0).sum())).item()
 
 
 def scores(counts: Tensor) -> dict[str, float]:

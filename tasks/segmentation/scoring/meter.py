@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.contract import Batch, View
 from tasks.contract.meters import gathered
-from tasks.segmentation.scoring.confusion import class_scores, scores
+from tasks.segmentation.scoring.confusion import chance_iou, class_scores, scores
 
 
 class SegmentationMeter:
@@ -35,13 +35,17 @@ class SegmentationMeter:
             for view, images in other.items():
                 self.counts.setdefault(view, {}).update(images)
 
+    def drop(self, view: View) -> None:
+        self.counts.pop(view, None)
+
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
-        """Fractions `mIoU mAcc aAcc` and `IoU/NAME` of each class that occurs; per image its counts, sorted by id."""
+        """Fractions `mIoU mAcc aAcc chance_mIoU`, `IoU/NAME` of each class that occurs; counts of each image, by id."""
         rows = []
         for view, images in self.counts.items():
             ids = sorted(images)
             counts = torch.stack([images[i] for i in ids])
             total = counts.sum(0)
             by_class = {f"IoU/{name}": value for name, value in class_scores(total, self.classes).items()}
-            rows.append((view, {**scores(total), **by_class}, {"ids": torch.tensor(ids), "counts": counts}))
+            numbers = {**scores(total), "chance_mIoU": chance_iou(total), **by_class}
+            rows.append((view, numbers, {"ids": torch.tensor(ids), "counts": counts}))
         return rows

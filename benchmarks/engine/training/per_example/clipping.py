@@ -46,8 +46,10 @@ class ExampleClipping:
         self._chunk: int | None = None
         self._buffers: dict[int, list[Tensor]] = {}
 
-    def __call__(self, batch: Batch, grid: Grid, parameters: Sequence[Tensor]) -> dict[str, float]:
+    def __call__(self, batch: Batch, grid: Grid, parameters: Sequence[Tensor]) -> dict[str, float | Tensor]:
         """The loss's named scalars, means over all examples; gradients are in `.grad`.
+
+        On a GPU they are tensors, still in the making: to read one is to wait for it.
 
         Raises: what the task raises; the device's own error where a single example does not fit.
         """
@@ -153,14 +155,15 @@ class Sums:
         self._numbers += torch.stack([torch.ones_like(factors), *(values[n] for n in self.names)]).sum(1)
 
     @torch.no_grad()
-    def share(self, processes: int = 1) -> dict[str, float]:
+    def share(self, processes: int = 1) -> dict[str, float | Tensor]:
         """Put the means over the examples of all processes into `.grad`; returns those of the values."""
         if processes > 1:
             torch.distributed.all_reduce(self._flat)
         self._flat[1:] /= self._flat[0]
         for parameter, gradient in zip(self.parameters, self._gradients, strict=True):
             parameter.grad = gradient.to(parameter.dtype)
-        return dict(zip(self.names, self._numbers[1:].tolist(), strict=True))
+        means = self._numbers[1:].clone()  # the buffer goes with the gradients
+        return dict(zip(self.names, means.unbind() if means.is_cuda else means.tolist(), strict=True))
 
     def _allocate(self, names: list[str]) -> None:
         self.names = names

@@ -1,0 +1,13 @@
+"""Architectures of the published models and of the nano ones."""
+
+from __future__ import annotations
+
+from backbones.contract import VitShape
+
+# buffers 32x32 and 7x7 as their authors state (big_vision issues 30 and 31); a file's own shapes win
+SIZES = {
+    "s": VitShape(384, 12, 6, 1536, (32, 32), (7, 7), True, "token", 1000),
+    "b": VitShape(768, 12, 12, 3072, (32, 32), (7, 7), True, "token", 1000),
+    "l": VitShape(1024, 24, 16, 4096, (32, 32), (7, 7), True, "token", 1000),
+}
+NANO = VitShape(128, 6, 4, 512, (32, 32), (7, 7), True, "token", 100)

@@ -1,0 +1,9 @@
+"""Suites: YAML files that name backbones x tasks x training grids x views x seeds, read to a list of cells."""
+
+from benchmarks.engine.suite.cells import Cell, Suite, cell_task, find_suite, list_suites, load_suite
+from benchmarks.engine.suite.reading import SuiteError
+from benchmarks.engine.suite.recipes import changed, recipe_of
+
+__all__ = [
+    "Cell", "Suite", "SuiteError", "cell_task", "changed", "find_suite", "list_suites", "load_suite", "recipe_of",
+]  # fmt: skip

@@ -1,0 +1,82 @@
+"""What the command line changes about a suite: `--set` its values, `--only` its cells."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.engine.suite.reading import Document, SuiteError, read_value
+
+FIELDS = ("task", "backbone", "train", "seed", "data", "protocol")
+
+
+def apply_setting(document: Document, setting: str) -> None:
+    """Change one dotted key in place; `recipe.X` and `options.X` mean those of every task.
+
+    Raises: SuiteError for a setting that is not KEY=VALUE, a value that is no YAML, or a place that there is not.
+
+    Example: `apply_setting(document, "recipe.lr=1e-3")`
+    """
+    dotted, equals, text = setting.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise SuiteError(f"--set {setting!r} is not KEY=VALUE, such as recipe.steps=50 or seeds=[0,1]")
+    try:
+        keys, value = dotted.split("."), read_value(text)
+    except ValueError as error:
+        raise SuiteError(f"--set {setting!r}: {error}") from None
+    raw = document.raw
+    if keys[0] not in ("recipe", "options") or len(keys) < 2:
+        _assign(document, keys, value, setting)
+        return
+    tasks = raw.get("tasks")
+    for number, entry in enumerate(tasks if isinstance(tasks, list) else []):
+        if isinstance(entry, str):
+            raw["tasks"][number] = {"task": entry}
+        _assign(document, ["tasks", str(number), *keys], value, setting)
+
+
+def _assign(document: Document, keys: Sequence[str], value: Any, setting: str) -> None:
+    place: Any = document.raw
+    where: list[Any] = []
+    for key in keys[:-1]:
+        if isinstance(place, list):
+            where.append(_index(place, key, setting))
+            place = place[where[-1]]
+        else:
+            if place.get(key) is None:
+                place[key] = {}
+            # anchors give several tasks one mapping: what is set for one must not change the others
+            place[key] = type(place[key])(place[key]) if isinstance(place[key], dict | list) else place[key]
+            where.append(key)
+            place = place[key]
+        if not isinstance(place, dict | list):
+            raise SuiteError(f"--set {setting!r}: {key!r} is not a mapping or a list")
+    last = _index(place, keys[-1], setting) if isinstance(place, list) else keys[-1]
+    place[last] = value
+    document.settings[(*where, last)] = setting
+
+
+def _index(place: list, key: str, setting: str) -> int:
+    if not key.isdigit() or int(key) >= len(place):
+        raise SuiteError(f"--set {setting!r}: {key!r} is not one of the {len(place)} entries (from 0)")
+    return int(key)
+
+
+def cell_filter(text: str) -> Callable[[Any], bool]:
+    """Whether a cell is meant by `NAME=VALUE`, values being wildcards and lists with `|`.
+
+    Raises: SuiteError for another form or name.
+
+    Example: `cell_filter("backbone=flexivit_*|vit_*")(cell)`
+    """
+    name, equals, wanted = text.partition("=")
+    if not equals or name not in FIELDS:
+        raise SuiteError(f"--only {text!r} is not NAME=VALUE with NAME one of: {', '.join(FIELDS)}")
+    patterns = wanted.split("|")
+
+    def matches(cell: Any) -> bool:
+        value = cell.options.get(name) if name in ("data", "protocol") else getattr(cell, name)
+        return any(fnmatch.fnmatch(str(value), p) for p in patterns)
+
+    return matches

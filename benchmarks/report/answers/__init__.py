@@ -1,0 +1,1 @@
+"""From rows to answers: which rows stand together, what is known of each, and what follows."""

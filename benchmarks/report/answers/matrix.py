@@ -1,0 +1,89 @@
+"""The matrix of answers: a line for each table and flexible model, a column for each fixed model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.report.answers.answer import Answer
+from benchmarks.report.answers.comparisons import ModelComparison
+from benchmarks.report.answers.questions import title
+from benchmarks.report.statistics.sentences import Shown
+
+MARKS = {"yes": "✓", "no": "✗", "undecided": "?", "empty": "∅", "": "-"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The answer of one flexible model for one fixed model on one table.
+
+    Args:
+        verdict: yes, no, undecided, empty, or "" where there is none.
+        text: grid and difference, `grid 8: +0.3 [-0.5, +1.1]`.
+        hollow: one training run each: it judges files, and is no solid yes.
+    """
+
+    verdict: str = ""
+    text: str = ""
+    hollow: bool = False
+    ahead: bool = False
+
+    @property
+    def mark(self) -> str:
+        return MARKS[self.verdict]
+
+    @property
+    def label(self) -> str:
+        """For readers that see no colour and no shape."""
+        words = {"yes": "yes, and better" if self.ahead else "yes", "": "no comparison"}
+        return f"{words.get(self.verdict, self.verdict)}{' (one training run each)' if self.hollow else ''}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Table, flexible model, and a cell for each column of the matrix."""
+
+    title: str
+    flexible: str
+    cells: tuple[Cell, ...]
+
+
+def matrix(answers: Sequence[Answer]) -> tuple[list[str], list[Line]]:
+    """Names of the fixed models, and the lines; without those of tables that compare nothing.
+
+    Example: `columns, lines = matrix(answers(entries([store])))`
+    """
+    columns = list(dict.fromkeys(c.fixed for one in answers for c in one.answering()))
+    lines = []
+    for one in answers:
+        for flexible in dict.fromkeys(c.flexible for c in one.answering()):
+            own = {c.fixed: c for c in one.answering() if c.flexible == flexible}
+            cells = tuple(_cell(one, own[name]) if name in own else Cell() for name in columns)
+            lines.append(Line(title(one.group), flexible, cells))
+    return columns, lines
+
+
+def _cell(one: Answer, compared: ModelComparison) -> Cell:
+    verdict = compared.answer
+    if verdict is None:
+        return Cell()
+    text = f"grid {verdict.grid}"
+    if verdict.verdict != "empty":
+        text += f": {Shown(verdict, one.words).difference(unit=False)}"
+    return Cell(verdict.verdict, text, verdict.difference.hollow, verdict.ahead)
+
+
+def tally(answers: Sequence[Answer]) -> dict[str, dict[str, int]]:
+    """For each flexible model how many of its answers are yes, no and so on; a hollow yes counts as "yes, hollow".
+
+    Example: `tally(found)["flexivit_nano"]["yes"]`
+    """
+    found: dict[str, dict[str, int]] = {}
+    for one in answers:
+        for compared in one.answering():
+            verdict = compared.answer
+            if verdict is not None:
+                name = f"{verdict.verdict}, hollow" if verdict.difference.hollow else verdict.verdict
+                own = found.setdefault(compared.flexible, {})
+                own[name] = own.get(name, 0) + 1
+    return found

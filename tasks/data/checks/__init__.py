@@ -1,0 +1,1 @@
+"""What is looked at before training: identity of content, shared pictures, labels; how far a long look is."""

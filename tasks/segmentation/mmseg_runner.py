@@ -1,0 +1,127 @@
+"""For mmengine's Runner: a backbone's normalisation, a grid schedule in training, several grids in testing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.segmentation import mmcv_lite
+
+mmcv_lite.install()
+
+import mmseg.models  # noqa: E402, F401  (fills the registry)
+from mmengine.hooks import Hook  # noqa: E402
+from mmengine.model import is_model_wrapper  # noqa: E402
+from mmengine.runner import Runner, TestLoop, ValLoop  # noqa: E402
+from mmseg.models import SegDataPreProcessor  # noqa: E402
+from mmseg.registry import HOOKS, LOOPS, MODELS  # noqa: E402
+
+from backbones import build_backbone  # noqa: E402
+from backbones.grids import Grid, parse_schedule  # noqa: E402
+
+
+def preprocessor(name: str, crop: int, **options: Any) -> dict[str, Any]:
+    """Config of mmseg's own data preprocessor for the normalisation of a backbone, padding to `crop` pixels.
+
+    Example: `model = dict(data_preprocessor=preprocessor("flexivit_nano", 240), ...)`
+    """
+    # a random model is enough: the normalisation belongs to the name, not to the numbers of its weights
+    normalisation = build_backbone(name, pretrained=False, **options).normalisation
+    return {
+        "type": "SegDataPreProcessor", "mean": [255 * m for m in normalisation.mean],
+        "std": [255 * s for s in normalisation.std], "bgr_to_rgb": True, "pad_val": 0, "seg_pad_val": 255,
+        "size": (crop, crop),
+    }  # fmt: skip
+
+
+@MODELS.register_module()
+class FlexiViTPreprocessor(SegDataPreProcessor):
+    """mmseg's data preprocessor with the normalisation of a backbone, by name: a config needs no Python for it.
+
+    Args: name: of the backbone. size: pixels (height, width) or a side, to which training pictures are padded. more: as
+        `SegDataPreProcessor` takes them.
+
+    Example: `data_preprocessor=dict(type="FlexiViTPreprocessor", name="flexivit_nano", size=240)`
+    """
+
+    def __init__(self, name: str, size: int | tuple[int, int], **more: Any):
+        height, width = (size, size) if isinstance(size, int) else size
+        known = preprocessor(name, height)
+        super().__init__(**{**{k: v for k, v in known.items() if k != "type"}, "size": (height, width), **more})
+
+
+def _backbone(runner: Runner) -> Any:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model.backbone
+
+
+@HOOKS.register_module()
+class GridScheduleHook(Hook):
+    """The grid of each training step, a pure function of the step: equal on all processes and after a resume.
+
+    Args: schedule: `random:5,8,15`, `curriculum:5,8,15` and so on, see `backbones.grids.parse_schedule`. seed: of a
+        random one. After training the backbone has its own grid again.
+
+    Example: `custom_hooks=[dict(type="GridScheduleHook", schedule="random:6,8,12")]`
+    """
+
+    def __init__(self, schedule: str, seed: int = 0):
+        self.schedule, self.own = parse_schedule(schedule, seed), None
+
+    def before_train(self, runner: Runner) -> None:
+        self.own = _backbone(runner).grid
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        _backbone(runner).grid = self.schedule.grid(runner.iter + 1, runner.max_iters)
+
+    def _restore(self, runner: Runner) -> None:
+        if self.own is not None:
+            _backbone(runner).grid = self.own
+
+    def before_val(self, runner: Runner) -> None:
+        self._restore(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._restore(runner)
+
+
+def _grid(value: int | str | list[int] | Grid) -> Grid:
+    return parse_schedule(tuple(value) if isinstance(value, list) else value).grids[0]
+
+
+class _AtGrids:
+    """A loop that runs once for each grid; its metrics are called `grid8x8/mIoU`."""
+
+    def at_grids(self, grids: list[Grid], run: Any) -> dict[str, float]:
+        backbone, metrics = _backbone(self.runner), {}  # type: ignore[attr-defined]
+        own = backbone.grid
+        try:
+            for grid in grids:
+                backbone.grid = grid
+                metrics |= {f"grid{grid[0]}x{grid[1]}/{name}": value for name, value in run().items()}
+        finally:
+            backbone.grid = own
+        return metrics
+
+
+@LOOPS.register_module()
+class GridTestLoop(_AtGrids, TestLoop):
+    """mmengine's test loop at several grids.  Example: `test_cfg=dict(type="GridTestLoop", grids=[6, 8, "8x12"])`"""
+
+    def __init__(self, *args: Any, grids: list[Any], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.grids = [_grid(g) for g in grids]
+
+    def run(self) -> dict[str, float]:
+        return self.at_grids(self.grids, super().run)
+
+
+@LOOPS.register_module()
+class GridValLoop(_AtGrids, ValLoop):
+    """mmengine's validation loop at several grids.  Example: `val_cfg=dict(type="GridValLoop", grids=[6, 8])`"""
+
+    def __init__(self, *args: Any, grids: list[Any], **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.grids = [_grid(g) for g in grids]
+
+    def run(self) -> dict[str, float]:
+        return self.at_grids(self.grids, super().run)
