@@ -43,6 +43,12 @@ OUT ?= results/runs/gpu
 gpu:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.speed.gpu --out "$(OUT)" $(if $(DATA),--data "$(DATA)") --seconds 1440
 
+# The documentation as a site, in site/; a warning is an error
+.PHONY: docs
+docs: setup
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 models: setup
 	$(BIN)/python run_all.py ls backbones
 

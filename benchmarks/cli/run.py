@@ -39,13 +39,17 @@ def run(
     ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to OUT/tensorboard.")] = False,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="Send values of training and evaluation to tensorboard, wandb, mlflow, ...; repeated."),
+    ] = None,
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Pass over unreadable pictures; rows say how many.")
     ] = False,
     resident_gib: Annotated[
         float, typer.Option(min=0, help="GiB for small pictures held where the model computes, of tasks that offer it.")
     ] = 2.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the summary alone.")] = False,
     executor: Annotated[Where, typer.Option(help="Here, or as jobs of a Slurm cluster.")] = Where.local,
     partition: Annotated[str | None, typer.Option(rich_help_panel=CLUSTER, help="Default: the cluster's.")] = None,
     time: Annotated[
@@ -78,16 +82,21 @@ def run(
     if here and (jobs or 1) > 1:
         os.environ["FLEXIVIT_JOBS"] = str(jobs)  # helpers inherit it
     os.environ.update(places[0])
-    from benchmarks.engine.runner import RunOptions
+    from benchmarks.engine.running.options import RunOptions
     from benchmarks.engine.suite import load_suite
 
     found = load_suite(suite, data_root, settings or [], listed(only))
+    if tracker:
+        from benchmarks.store.trackers import check_trackers
+
+        check_trackers(tracker)
     options = RunOptions(
-        device, precision, every, batch, token_budget, workers, compile, tensorboard, skip_broken, resident_gib
-    )
+        device, precision, every, batch, token_budget, workers, compile, tuple(tracker or ()), skip_broken,
+        resident_gib,
+    )  # fmt: skip
     work = Work(found, folder_of(suite, out), data_root, options)
     if here:
-        raise typer.Exit(local.run(work, places[1:]))  # helpers start only now: a wrong name is said once
+        raise typer.Exit(local.run(work, places[1:], quiet))  # helpers start only now: a wrong name is said once
     from benchmarks.executors.slurm import Resources, further_options
     from benchmarks.executors.watch import run as run_jobs
 

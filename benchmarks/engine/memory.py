@@ -8,13 +8,15 @@ import sys
 
 import torch
 
+from benchmarks.store.failures import text_of
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for what devices and the CPU's allocator raise.
 
     Example: `is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))`
     """
-    text = str(error).lower()
+    text = text_of(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 

@@ -17,7 +17,7 @@ from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import Skipped
 from benchmarks.engine.finite import Watch
 from benchmarks.engine.memory import free_memory, is_out_of_memory
-from benchmarks.engine.processes import failing_together
+from benchmarks.engine.running.processes import failing_together
 from tasks.contract import Batch, Task, View
 from tasks.contract.meters import gathered
 

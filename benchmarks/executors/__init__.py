@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.engine.runner import RunOptions
+    from benchmarks.engine.running.options import RunOptions
     from benchmarks.engine.suite import Suite
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from benchmarks.executors import Work
+
+PIPED = "FLEXIVIT_PIPED"  # set: this process reads the helper's lines and shows them
 
 
 def visible_gpus() -> list[str]:
@@ -48,51 +51,81 @@ def places(jobs: int, device: str = "", share_gpus: bool = False) -> list[dict[s
     return [shared | {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
 
 
-def run(work: Work, helpers: Sequence[Mapping[str, str]] = ()) -> int:
+def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = False) -> int:
     """Run the cells in this process, and in one helper for each entry of `helpers` (additions to its environment).
+
+    Args: quiet: only the summary is printed.
 
     Returns the exit status: 0 when every cell has its rows, 1 otherwise, 130 after Ctrl-C or SIGTERM, which stop the
     helpers too.
     """
-    from benchmarks.engine.interrupts import stopping
     from benchmarks.engine.runner import Runner
+    from benchmarks.engine.running.interrupts import stopping
+    from benchmarks.engine.running.lines import Lines, is_helper, to_parent, write_line
+    from benchmarks.engine.running.processes import end_group
+    from benchmarks.executors.screen import Screen
     from benchmarks.store import Store
     from tasks.data.checks.progress import progress_shown
 
-    store = Store(work.out)
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        with stopping():
-            started += [_helper(more) for more in helpers]
-            with progress_shown():
-                summary = Runner(work.suite, store, work.data_root, work.options).run()
-            for helper in started:
-                helper.wait()
-    except KeyboardInterrupt:
-        _stop(started)
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except BaseException:
-        _stop(started)
-        raise
-    if os.environ.get("RANK", "0") == "0":  # of a process group, one speaks
+    store, several = Store(work.out), bool(helpers) or is_helper()
+    started: list[subprocess.Popen[str]] = []
+    with contextlib.ExitStack() as stack:
+        screen = None
+        lines = Lines(write_line, several=several)
+        if quiet:
+            lines = Lines(lambda text: None, several=several)
+        elif is_helper():
+            lines = Lines(write_line, to_parent if PIPED in os.environ else None, several, PIPED in os.environ)
+        elif sys.stdout.isatty():
+            screen = stack.enter_context(Screen())
+            lines = Lines(screen.say, screen.progress(0), several, terminal=True)
+        try:
+            with stopping():
+                for number, more in enumerate(helpers, 1):
+                    started.append(_helper(more, piped=screen is not None))
+                    if screen is not None and started[-1].stdout is not None:
+                        screen.follow(number, started[-1].stdout)
+                with progress_shown():
+                    summary = Runner(work.suite, store, work.data_root, work.options, lines).run()
+                for helper in started:
+                    helper.wait()
+                end_group()
+        except KeyboardInterrupt:
+            _stop(started)
+            stack.close()
+            if not is_helper():
+                print("stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+        except BaseException:
+            _stop(started)
+            raise
+    if os.environ.get("RANK", "0") == "0" and not is_helper():  # of a process group, one speaks
         print("\n".join([*summary.lines(), f"rows: {store.path}"]))
+    if "RANK" in os.environ:
+        # threads of the group's backend may outlive it, and an interpreter that is taken down under them aborts
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(summary.status)
     return summary.status
 
 
-def _helper(more: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _helper(more: Mapping[str, str], piped: bool) -> subprocess.Popen[str]:
     """A second runner of the same command on the same folder; the claims on cells keep the two apart.
 
     In a process group of its own: a terminal's Ctrl-C reaches this process alone, which hands it on, once.
     """
-    environment = {**os.environ, **more}
-    command = [sys.executable, *sys.argv, "--jobs", "1"]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
+    from benchmarks.engine.running.lines import HELPER
+
+    environment = {**os.environ, **more, HELPER: "1", **({PIPED: "1"} if piped else {})}
+    return subprocess.Popen(
+        [sys.executable, *sys.argv, "--jobs", "1"], stdin=subprocess.DEVNULL, env=environment, process_group=0,
+        stdout=subprocess.PIPE if piped else None, encoding="utf-8", errors="replace",
+    )  # fmt: skip
 
 
-def _stop(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(helpers: Sequence[subprocess.Popen[str]]) -> None:
     """Let the helpers end their step and write their checkpoints; a second signal to this process kills them."""
-    from benchmarks.engine.interrupts import stopping
+    from benchmarks.engine.running.interrupts import stopping
 
     for helper in helpers:
         helper.terminate()

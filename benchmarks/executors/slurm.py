@@ -82,6 +82,8 @@ class CellsJob:
         Raises: SystemExit after a SIGTERM, once the checkpoint of a training is written.
         """
         from benchmarks.engine.runner import Runner
+        from benchmarks.engine.running.lines import Lines, write_line
+        from benchmarks.engine.running.processes import end_group
 
         # else the error of a process that decodes and dies of the signal would become a failed row
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -95,7 +97,9 @@ class CellsJob:
         elif job.num_tasks > 1 and (gpus := visible_gpus()):
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[job.local_rank % len(gpus)]
         try:
-            summary = Runner(self.work.suite, Store(self.work.out), self.work.data_root, self.work.options).run()
+            lines = Lines(write_line, several=job.num_tasks > 1)
+            summary = Runner(self.work.suite, Store(self.work.out), self.work.data_root, self.work.options, lines).run()
+            end_group()
         except KeyboardInterrupt:
             print("stopped; queued again, or by the same command, it goes on from here", flush=True)
             raise SystemExit(130) from None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.engine.identity import cell_key
 from benchmarks.engine.plan import plan
-from benchmarks.engine.runner import Summary
+from benchmarks.engine.running.summary import Summary
 from benchmarks.engine.suite import cell_task
 from benchmarks.executors import Work
 from benchmarks.executors.slurm import Resources, Submitted, job_name, require_slurm, submit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 LONGEST = 1000  # characters of a line
-TRACE = 20_000  # characters of a traceback, its end
+TRACE = 20_000  # characters of a traceback
 
 
 def text_of(error: BaseException) -> str:
@@ -36,9 +36,10 @@ def one_line(error: BaseException) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback; of one that is very long, as recursion's, the end."""
+    """The traceback; of one that is very long, as recursion's, its beginning and its end."""
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException:  # its __str__, __notes__ or __cause__ may do anything
         text = "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}: {text_of(error)}"
-    return text[-TRACE:]
+    half = TRACE // 2 - 10
+    return text if len(text) <= TRACE else f"{text[:half]}\n...\n{text[-half:]}"

@@ -82,7 +82,7 @@ def test_text_that_is_no_utf8_names_where_it_was_read(tmp_path) -> None:
 @pytest.mark.parametrize("arguments, line", [
     (["ls", "nonsense"], "error: Invalid value for 'what'"),
     (["plan", "demo", "--nonsense"], "error: No such option"),
-    (["report"], "error: Missing argument 'out'"),
+    (["report"], "error: Missing argument 'folders'"),
     (["nonsense"], "error: No such command 'nonsense'"),
     (["run", "demo", "--batch", "0"], "error: Invalid value for '--batch'"),
 ])  # fmt: skip
@@ -175,7 +175,7 @@ def _opens_text(call: ast.Call) -> bool:
     if "encoding" in given or None in given:
         return False
     if name in ("read_text", "write_text"):
-        return True
+        return isinstance(function, ast.Attribute)  # a path's, not a reader's own
     if isinstance(given.get("text"), ast.Constant) and name in ("run", "Popen", "check_output"):
         return True
     if name != "open":

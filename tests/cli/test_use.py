@@ -1,5 +1,6 @@
 """What a run leaves is of use: things are found, classes named, an index handed on, by the verbs as typed."""
 
+import dataclasses
 import json
 
 import faiss
@@ -86,11 +87,11 @@ def test_a_row_is_reopened_with_the_weights_that_won(place) -> None:
     store = Store(place / "out")
     row = find_row(store, {"task": "retrieval", "data": "scenes", "train_grid": 4})
     task, model = reopen(store, row, place)
-    assert task.recipe.lr == row["training"]["candidates"][row["training"]["won"]]["candidate"]["lr"]
+    assert task.recipe.lr == row.training["candidates"][row.training["won"]]["candidate"]["lr"]
     assert not model.training
     with pytest.raises(TaskError, match="it has: task=detection backbone=flexivit_nano; task=retrieval"):
         find_row(store, {"task": "retrieval", "backbone": "vit_*"})
-    gone = {**row, "train_key": "0" * 16}
+    gone = dataclasses.replace(row, train_key="0" * 16)
     with pytest.raises(TaskError, match="run the suite again"):
         reopen(store, gone, place)
 

@@ -51,7 +51,9 @@ def test_boxes_follow_pixels(seed, height, width):
     tile = marked((w // 2, h // 3, w // 2 + w, h // 3 + h), height, width)
     found = augmented(tile, 96, 0.5, g(seed))
     if len(found.boxes):
-        assert torch.tensor(red(found.image)).sub(found.boxes[0] * 96).abs().max() <= 1.5
+        # an enlarged pixel has no sharp edge: half of it on either side, and half of one of the result
+        slack = max(1.5, 0.6 * 96 / min(height, width) + 0.5)
+        assert torch.tensor(red(found.image)).sub(found.boxes[0] * 96).abs().max() <= slack
         assert found.boxes.min() >= 0 and found.boxes.max() <= 1
 
 

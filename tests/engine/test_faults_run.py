@@ -12,10 +12,11 @@ import torch
 from runner_tools import run_toy, write_suite
 
 import run_all
-from benchmarks.engine.runner import Runner, RunOptions, one_line
+from benchmarks.engine.runner import Runner, RunOptions
 from benchmarks.engine.suite import load_suite
 from benchmarks.store import Store, StoreError
 from benchmarks.store import files as store_module
+from benchmarks.store.failures import one_line
 
 PLAIN = {"task": "toy", "recipe": {"steps": 6, "drop_path": 0.0}}
 

@@ -19,11 +19,12 @@ from backbones.grids import NANO_GRIDS, GridSchedule, parse_schedule
 from backbones.patches import by_convolution, by_product
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Resident
+from benchmarks.engine.finite import Diverged
 from benchmarks.engine.runner import Runner, RunOptions
 from benchmarks.engine.suite import load_suite
 from benchmarks.engine.sweep import sweep
 from benchmarks.engine.training.ledger import Ledger
-from benchmarks.engine.training.loop import Diverged, finetune
+from benchmarks.engine.training.loop import finetune
 from benchmarks.engine.training.muon import MuonAdamW
 from benchmarks.engine.training.optimizers import Averaged, build_optimizer, clip_gradients
 from benchmarks.speed.throughput import kernels

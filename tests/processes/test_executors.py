@@ -11,7 +11,7 @@ from runner_tools import run_toy, write_suite
 
 from benchmarks.engine import runner
 from benchmarks.engine.identity import cell_key
-from benchmarks.engine.runner import RunOptions
+from benchmarks.engine.running.options import RunOptions
 from benchmarks.engine.suite import cell_task, load_suite
 from benchmarks.executors import Work, local
 from benchmarks.executors.local import places, visible_gpus
@@ -65,7 +65,10 @@ def test_helpers_run_on_their_own_gpus(monkeypatch, tmp_path, capsys) -> None:
     started: list[dict] = []
 
     class Started:
-        def __init__(self, command, stdin, env, process_group):
+        stdout = None
+
+        def __init__(self, command, env, process_group, **more):
+            assert process_group == 0  # a terminal's Ctrl-C does not reach it
             started.append({"command": command, **env})
 
         def wait(self) -> int:

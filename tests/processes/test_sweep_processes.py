@@ -14,7 +14,7 @@ from flexivit_toy import Quarters, Toy
 from tiny_backbone import tiny
 
 from backbones.grids import GridSchedule
-from benchmarks.engine.processes import failing_together
+from benchmarks.engine.running.processes import failing_together
 from benchmarks.engine.sweep import sweep
 from benchmarks.engine.training.loop import StepBatches, _within_memory, finetune
 from tasks.contract import Batch, Recipe, TaskError

@@ -19,10 +19,10 @@ from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
 from benchmarks.engine.finite import check_step
-from benchmarks.engine.interrupts import deferred
 from benchmarks.engine.memory import free_memory, is_out_of_memory
-from benchmarks.engine.processes import in_step
 from benchmarks.engine.randomness import generator, seed_of, training_indices
+from benchmarks.engine.running.interrupts import deferred
+from benchmarks.engine.running.processes import failing_together, in_step, of_main
 from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.optimizers import (
@@ -157,7 +157,7 @@ def finetune(
     training = Training()
     # whatever moves the weights; else a folder of another run would be continued
     identity = key_of({"recipe": asdict(recipe), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
-    if checkpoint and checkpoint.exists():
+    if checkpoint and of_main(checkpoint.exists()):
         earlier = load_checkpoint(checkpoint, identity, model, optimizer, average, accelerator.device)
         training = Training(**earlier)
         training.resumed_at.append(training.steps)
@@ -201,6 +201,19 @@ def finetune(
             if progress:
                 progress(step + 1, recipe.steps, training.rate, values)
 
+    unsaved: list[Exception] = []
+
+    def save() -> None:
+        """Where the main process cannot, it tells the others of its group before the next step."""
+        if checkpoint is None or not accelerator.is_main_process:
+            return
+        try:
+            save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
+        except Exception as error:
+            if world == 1:
+                raise
+            unsaved.append(error)
+
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with deferred() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
@@ -208,7 +221,7 @@ def finetune(
             steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)
         else:
             steps = ahead(_steps(loader, first, skipped, features, grids), accelerator.device)
-        for step, batch in in_step(steps, accelerator.device, interrupted.is_set):
+        for step, batch in in_step(steps, accelerator.device, interrupted.is_set, unsaved):
             # dropout and drop path draw from the global generator: seeding each step makes a resume exact
             torch.manual_seed(seed_of("model", seed, step, rank))
             set_learning_rate(optimizer, recipe, step)
@@ -231,12 +244,15 @@ def finetune(
             due = time.perf_counter() - saved_at >= every_seconds or step + 1 == recipe.steps
             if due or ledger.due:
                 told()
-            if checkpoint and due and accelerator.is_main_process:
-                save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
+            if due:
+                save()
                 saved_at = time.perf_counter()
         told()
-        if training.steps < recipe.steps and checkpoint and accelerator.is_main_process:
-            save_checkpoint(checkpoint, identity, model, optimizer, average, asdict(training))
+        if training.steps < recipe.steps:
+            save()
+        with failing_together():
+            if unsaved:
+                raise unsaved[0]
         if training.steps < recipe.steps or interrupted.is_set():
             raise KeyboardInterrupt
     if average:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -24,16 +25,19 @@ from benchmarks.engine.finite import Diverged, broken_weight
 from benchmarks.engine.identity import Identity, candidate_key
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.randomness import seed_of
+from benchmarks.engine.running.lines import Lines
+from benchmarks.engine.running.options import RunOptions
+from benchmarks.engine.running.processes import failing_together, of_main
+from benchmarks.engine.running.summary import duration
 from benchmarks.engine.suite import Cell, changed
 from benchmarks.engine.sweep import SweepResult, sweep
 from benchmarks.engine.training.checkpoints import open_checkpoint
 from benchmarks.engine.training.embeddings import LockedFeatures
 from benchmarks.engine.training.loop import Training, finetune
 from benchmarks.store import Store, write_atomically
+from benchmarks.store.trackers import Trackers
 from tasks.contract import Recipe, Task, TaskError, View
 from tasks.contract.frozen import keep_in_bfloat16
-
-SAY_EVERY = 10.0  # seconds between lines of progress
 
 
 @dataclass
@@ -48,10 +52,18 @@ class Trained:
 class Trainer:
     """Gives trained models, from their kept weights where there are any."""
 
-    def __init__(self, store: Store, accelerator: Accelerator, options: Any, say: Callable[[str], None]):
-        self.store, self.accelerator, self.options, self.say = store, accelerator, options, say
+    def __init__(
+        self,
+        store: Store,
+        accelerator: Accelerator,
+        options: RunOptions,
+        lines: Lines,
+        trackers: Trackers | None = None,
+    ):
+        self.store, self.accelerator, self.options, self.lines = store, accelerator, options, lines
+        self.trackers = trackers
         self.folder = store.folder / "checkpoints"
-        self.residents = Residents(options.resident_gib, say)
+        self.residents = Residents(options.resident_gib, lines.cell)
         self._batch = 1
 
     def obtain(self, cell: Cell, task: Task, identity: Identity) -> Trained:
@@ -63,7 +75,8 @@ class Trainer:
         base = changed(task.recipe, {"candidates": ()})
         task = copy.copy(task)  # it gets each candidate's recipe; the caller's keeps the cell's
         if not base.steps:
-            model = self._fresh(cell, task, base)
+            with failing_together():
+                model = self._fresh(cell, task, base)
             return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0})
         recipes = [changed(base, c) for c in candidates] or [base]
         if len(recipes) == 1:
@@ -73,7 +86,7 @@ class Trainer:
             key = candidate_key(train_key, recipe)
             found = self._read(f"{key}.minival.json")
             if found is None:
-                self.say(f"  candidate {number}/{len(recipes)}: {candidates[number - 1]}")
+                self.lines.cell(f"candidate {number}/{len(recipes)}: {candidates[number - 1]}")
                 found = {"candidate": candidates[number - 1], "score": self._compete(cell, task, recipe, key, identity)}
                 self._write(f"{key}.minival.json", found)
             scores.append(found)
@@ -83,7 +96,7 @@ class Trainer:
         metric = task.card.metric
         best = metric.best({i: scores[i]["score"] for i in finished})
         shown = metric.show(scores[best]["score"])
-        self.say(f"  on minival {metric.name} {shown} wins: {scores[best]['candidate']}")
+        self.lines.cell(f"on minival {metric.name} {shown} wins: {scores[best]['candidate']}")
         key = candidate_key(train_key, recipes[best])
         trained = self._trained(cell, task, recipes[best], key, identity)
         if self.accelerator.is_main_process:
@@ -98,8 +111,9 @@ class Trainer:
         """Train under one recipe, or open the weights that this key left before."""
         task.recipe, self._batch = recipe, recipe.batch
         final, partial = self._path(f"{key}.pt"), self._path(f"{key}.partial.pt")
-        model = self._fresh(cell, task, recipe)
-        kept = open_checkpoint(final, self.accelerator.device) if final.exists() else None
+        with failing_together():
+            model = self._fresh(cell, task, recipe)
+        kept = open_checkpoint(final, self.accelerator.device) if of_main(final.exists()) else None
         if kept and kept["notes"].get("skipped") and not self.options.skip_broken:
             kept = None  # weights that have not seen every picture are no answer to a run that wants all
         if kept:
@@ -111,7 +125,7 @@ class Trainer:
             training = finetune(
                 task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
                 every_seconds=self.options.every_seconds, workers=self.options.workers,
-                progress=self._progress(key), compile=self.options.compile,
+                progress=self._progress(), compile=self.options.compile,
                 features=self._features(cell, task, model, identity),
                 skip=may_skip(task, self.options.skip_broken), residents=self.residents,
             )  # fmt: skip
@@ -120,10 +134,11 @@ class Trainer:
                     f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})"
                 )
             notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
-            if self.accelerator.is_main_process:
-                state = {"model": model.state_dict(), "notes": notes}
-                write_atomically(final, lambda path: torch.save(state, path))
-                partial.unlink(missing_ok=True)
+            with failing_together():
+                if self.accelerator.is_main_process:
+                    state = {"model": model.state_dict(), "notes": notes}
+                    write_atomically(final, lambda path: torch.save(state, path))
+                    partial.unlink(missing_ok=True)
         return Trained(model, self._choice(cell, task, model, key), dict(notes))
 
     def _features(self, cell: Cell, task: Task, model: nn.Module, identity: Identity) -> LockedFeatures | None:
@@ -137,14 +152,14 @@ class Trainer:
         }  # fmt: skip
         return LockedFeatures(
             task, encode, self.store.folder / "embeddings", decides, a.device, self.options.batch,
-            self.options.workers, a.autocast, self.say,
+            self.options.workers, a.autocast, self.lines.cell,
         )  # fmt: skip
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
         drops = bool(recipe.drop_path) and takes_option(cell.backbone, "drop_path")
         more = {"drop_path": recipe.drop_path} if drops else {}
         if recipe.drop_path and not drops:
-            self.say(f"  {cell.backbone} has no stochastic depth: drop_path {recipe.drop_path} is not applied")
+            self.lines.cell(f"{cell.backbone} has no stochastic depth: drop_path {recipe.drop_path} is not applied")
         torch.manual_seed(seed_of("backbone", cell.seed))  # of weights that are not loaded
         encoder = build_backbone(cell.backbone, **more, **cell.backbone_options)
         torch.manual_seed(seed_of("head", cell.seed))
@@ -176,12 +191,12 @@ class Trainer:
         try:
             trained = self._trained(cell, task, recipe, key, identity)
         except Diverged as error:
-            self.say(f"  diverged: {error}")
+            self.lines.cell(f"diverged: {error}")
             return None
         views = [View(g, options=trained.choice) for g in parse_schedule(cell.train or "").grids]
         result = self.sweep(task, trained.model, views, "minival")
         if result.failed:
-            self.say(f"  diverged: {next(iter(result.failed.values()))}")
+            self.lines.cell(f"diverged: {next(iter(result.failed.values()))}")
             return None
         return sum(m[task.card.metric.name] for _, m, _ in result.rows) / len(result.rows)
 
@@ -205,20 +220,19 @@ class Trainer:
         model.eval()
         encoder.calibrate(next(iter(eval_batches(task, "train", 64))).to(self.accelerator.device).images)
 
-    def _progress(self, key: str) -> Callable[[int, int, float, dict[str, float]], None]:
-        last, board = time.perf_counter(), self._board(key)
+    def _progress(self) -> Callable[[int, int, float, dict[str, float]], None]:
+        last = time.perf_counter()
 
         def show(step: int, steps: int, rate: float, values: dict[str, float]) -> None:
             nonlocal last
-            if board:
-                for name, value in {**values, "images_per_second": rate}.items():
-                    board.add_scalar(name, value, step)
-            if time.perf_counter() - last < SAY_EVERY and step < steps:
+            if self.trackers:
+                self.trackers.training(step, steps, {**values, "images_per_second": rate})
+            if time.perf_counter() - last < self.lines.every and step < steps:
                 return
             last = time.perf_counter()
             left = (steps - step) * self._batch / rate if rate else 0.0
             scalars = " ".join(f"{k} {v:.3f}" for k, v in values.items())
-            self.say(f"  step {step}/{steps} {scalars} {rate:.0f} img/s {_duration(left)} left")
+            self.lines.progress(f"step {step}/{steps} {scalars} {rate:.0f} img/s {duration(left)} left")
 
         return show
 
@@ -227,32 +241,30 @@ class Trainer:
 
         def show(done: int, total: int, rate: float) -> None:
             nonlocal last
-            if time.perf_counter() - last >= SAY_EVERY:
+            if time.perf_counter() - last >= self.lines.every:
                 last = time.perf_counter()
-                left = _duration((total - done) / rate)
-                self.say(f"  {split}: {done}/{total} images under {views} views, {rate:.0f} img/s, {left} left")
+                left = duration((total - done) / rate)
+                told = f"{split}: {done}/{total} images under {views} views, {rate:.0f} img/s, {left} left"
+                self.lines.progress(told)
 
         return show
-
-    def _board(self, key: str) -> Any:
-        if not (self.options.tensorboard and self.accelerator.is_main_process):
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise TaskError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
-        return SummaryWriter(str(self.store.folder / "tensorboard" / key))
 
     def _path(self, name: str) -> Any:
         return self.folder / name
 
     def _read(self, name: str) -> Any:
-        path = self._path(name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        """What the main process finds there; a torn file is as none."""
+        with failing_together():
+            content = None
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                content = json.loads(self._path(name).read_text(encoding="utf-8"))
+        return of_main(content)
 
     def _write(self, name: str, value: Any) -> None:
-        if self.accelerator.is_main_process:
-            write_atomically(self._path(name), lambda partial: partial.write_text(json.dumps(value), encoding="utf-8"))
+        text = json.dumps(value)
+        with failing_together():
+            if self.accelerator.is_main_process:
+                write_atomically(self._path(name), lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _own_grid(model: nn.Module, task: Task) -> Grid:
@@ -271,13 +283,3 @@ def _notes(training: Training) -> dict[str, Any]:
         "notes": training.notes, "skipped": training.skipped,
         "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
     }  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.1f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -130,7 +130,7 @@ def main() -> int:
         results.append((step, told))
         print(f"== {step}: {told}", flush=True)
         lines = ["| step | what became of it |", "| --- | --- |", *(f"| {s} | {t} |" for s, t in results)]
-        (work / "steps.md").write_text("\n".join(lines) + "\n")
+        (work / "steps.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         keep(work, options.out)
     return int(any(not told.startswith("exit status 0") for _, told in results))
 

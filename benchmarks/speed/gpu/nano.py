@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks.engine.runner import RunOptions
+from benchmarks.engine.running.options import RunOptions
 from benchmarks.speed.gpu.trainings import Clock, chosen_settings, search, train
 
 READING = 5.0  # seconds of a step's limit that are left for its end

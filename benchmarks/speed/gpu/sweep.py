@@ -67,9 +67,9 @@ def main() -> None:
             kind = "bfloat16" if half else "float32, autocast"
             lines.append(f"| {name} | {kind} | {one:.3f} | {ten:.3f} | {ten / one:.2f} |")
             row = {"model": name, "weights": kind, "pictures": count, "grids": grids, "one": one, "ten": ten}
-            with (options.out / "sweep.jsonl").open("a") as file:
+            with (options.out / "sweep.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            (options.out / "sweep.md").write_text("\n".join(lines) + "\n")
+            (options.out / "sweep.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
             print(lines[-1], flush=True)
         if time.monotonic() - started > 0.6 * options.seconds:
             break

@@ -208,9 +208,9 @@ def main() -> None:
         try:
             for row in case(size, grid, forward, training, device, left):
                 rows.append(row)
-                with (options.out / "throughput.jsonl").open("a") as file:
+                with (options.out / "throughput.jsonl").open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
-                (options.out / "throughput.md").write_text(markdown(rows))
+                (options.out / "throughput.md").write_text(markdown(rows), encoding="utf-8")
                 print(markdown([row]), row.get("patches_ms", ""), flush=True)
         except Exception as error:  # the other cases still count
             print(f"{size} at grid {grid}: {type(error).__name__}: {str(error).splitlines()[0][:300]}", flush=True)

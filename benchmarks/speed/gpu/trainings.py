@@ -56,7 +56,7 @@ def search(out: Path, data: Path, clock: Clock, options: RunOptions, settings: S
     if not rows:
         return {}
     best = rows[0]
-    write_atomically(out / "choice.json", lambda p: p.write_text(json.dumps(best, indent=1) + "\n"))
+    write_atomically(out / "choice.json", lambda p: p.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8"))
     say(f"search: chosen {best}")
     return best
 
@@ -87,7 +87,7 @@ def trials(store: Store, out: Path) -> list[dict[str, Any]]:
             scores = [f"{100 * f['top1'].get(g, float('nan')):.1f}" for g in grids]
             cells_ = [*(str(f[n]) for n in names), *scores, f"{100 * f['mean']:.2f}", f"{f['last_loss']:.3f}"]
             lines.append("| " + " | ".join([*cells_, f"{f['pictures_a_second']:.0f}"]) + " |")
-        write_atomically(out / "nano_search.md", lambda p: p.write_text("\n".join(lines) + "\n"))
+        write_atomically(out / "nano_search.md", lambda p: p.write_text("\n".join(lines) + "\n", encoding="utf-8"))
     return found
 
 
@@ -187,7 +187,7 @@ def table(store: Store, out: Path) -> None:
         scores = " | ".join(f"{100 * own[g]['metrics']['top1']:.1f}" if g in own else "" for g in grids)
         rest = f"{told['losses'][-1]:.3f} | {told['seconds']:.0f} | {told['images_per_second']:.0f}"
         lines.append(f"| {row['backbone']} {row['options']['preset']} | {row['train_grid']} | {scores} | {rest} |")
-    write_atomically(out / "nano.md", lambda p: p.write_text("\n".join(lines) + "\n"))
+    write_atomically(out / "nano.md", lambda p: p.write_text("\n".join(lines) + "\n", encoding="utf-8"))
 
 
 def _only(runner: Runner, cell: Cell) -> Runner:

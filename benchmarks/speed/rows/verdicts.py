@@ -1,7 +1,7 @@
 """Time and peak memory of all verdicts of a folder; sums by group against 0-1 weights and against a bootstrap.
 
-Run: `python -m benchmarks.speed.verdicts [--rows 500] [--samples 50000]`; prints tables in markdown. The folder is made
-up in a temporary place. The report is read in a process of its own, so that its peak memory is its own.
+Run: `python -m benchmarks.speed.rows.verdicts [--rows 500] [--samples 50000]`; prints tables in markdown. The
+folder is made up in a temporary place. The report is read in a process of its own, so that its peak memory is its own.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def ways(samples: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.verdicts", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="benchmarks.speed.rows.verdicts", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
@@ -103,11 +103,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         make_folder(Path(folder), options.rows, options.samples)
-        own = [sys.executable, "-m", "benchmarks.speed.verdicts", "--read", folder]
-        found = json.loads(subprocess.run(own, check=True, capture_output=True, text=True).stdout)
+        own = [sys.executable, "-m", "benchmarks.speed.rows.verdicts", "--read", folder]
+        found = json.loads(subprocess.run(own, check=True, capture_output=True, text=True, encoding="utf-8").stdout)
     env = environment()
     print(
-        f"`python -m benchmarks.speed.verdicts`, revision {env['revision']}, {env['cpus']} cores of "
+        f"`python -m benchmarks.speed.rows.verdicts`, revision {env['revision']}, {env['cpus']} cores of "
         f"{platform.machine()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}, Python "
         f"{platform.python_version()}, numpy {np.__version__}, {datetime.date.today()}.\n"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import torch
 
+from benchmarks.store.failures import one_line
 from tasks.contract import TaskError
 from tasks.contract.meters import gathered
 
@@ -28,7 +29,7 @@ def failing_together() -> Iterator[None]:
         yield
     except Exception as error:
         own = error
-    errors = gathered(None if own is None else f"{type(own).__name__}: {own}")
+    errors = gathered(None if own is None else one_line(own))  # whose own text may fail
     if own is not None:
         raise own
     for rank, text in enumerate(errors):
@@ -36,10 +37,36 @@ def failing_together() -> Iterator[None]:
             raise TaskError(f"process {rank}: {text}")
 
 
-def in_step(items: Iterator[Item], device: torch.device | str, stop: Callable[[], bool]) -> Iterator[Item]:
+def of_main(value: Item) -> Item:
+    """The main process's value, in all processes of a group: they must decide alike.
+
+    Example: `if of_main(path.exists()): ...`
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    values = [value]
+    torch.distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def end_group() -> None:
+    """Leave the process group, all processes together; nothing is done where there is none.
+
+    A process that ends while another still computes closes the connections that the other waits on.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def in_step(
+    items: Iterator[Item], device: torch.device | str, stop: Callable[[], bool], failed: Sequence[Exception] = ()
+) -> Iterator[Item]:
     """Items, as many in every process; where one cannot have its next, or is to stop, all stop before any computes.
 
     A training step exchanges gradients inside of `backward`, where a process that is left alone waits for ever.
+
+    Args: failed: errors of what this process did besides, looked at before each item.
 
     Raises: the process's own error, or a TaskError with that of another.
 
@@ -52,20 +79,21 @@ def in_step(items: Iterator[Item], device: torch.device | str, stop: Callable[[]
             yield item
         return
     while True:
-        own: Exception | None = None
+        own: Exception | None = failed[0] if failed else None
         following: Item | object = END
-        try:
-            following = next(items, END)
-        except Exception as error:
-            own = error
+        if own is None:
+            try:
+                following = next(items, END)
+            except Exception as error:
+                own = error
         # the texts of errors travel only when there are some
         flags = torch.tensor([own is not None, stop()], dtype=torch.int32, device=device)
         torch.distributed.all_reduce(flags)
-        failed, stopped = flags.tolist()
-        if failed:
+        any_failed, any_stopped = flags.tolist()
+        if any_failed:
             with failing_together():
                 if own is not None:
                     raise own
-        if stopped or following is END:
+        if any_stopped or following is END:
             return
         yield cast(Item, following)

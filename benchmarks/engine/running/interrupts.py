@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.store.failures import text_of
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -45,7 +47,7 @@ def deferred() -> Iterator[threading.Event]:
             yield event
         except RuntimeError as error:
             # a scheduler's signal goes to the processes that decode as well, and they may be the first to die of it
-            if event.wait(1.0 if "killed by signal: Terminated" in str(error) else 0.0):
+            if event.wait(1.0 if "killed by signal: Terminated" in text_of(error) else 0.0):
                 raise KeyboardInterrupt from error
             raise
 

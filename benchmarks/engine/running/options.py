@@ -1,0 +1,58 @@
+"""How to run, and on what: nothing of it is part of a suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from benchmarks.engine.batches.resident import LIMIT_GIB
+from tasks.contract import TaskError
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, nothing of what.
+
+    Args:
+        device: cpu or cuda; empty: cuda where there is one.
+        precision: no (float32) or bf16; empty: bf16 on a GPU that has it, else float32.
+        every_seconds: between checkpoints.
+        batch: images decoded at once in evaluation.
+        token_budget: tokens of a forward pass; None: no limit.
+        workers: processes that decode; None: as many as `decoding_processes` says.
+        compile: torch.compile the training step.
+        trackers: names of accelerate's trackers that get values of training and evaluation.
+        skip_broken: pass over pictures that cannot be read, and count them.
+        resident_gib: memory of the device that training pictures may take which are held there; 0: none are.
+    """
+
+    device: str = ""
+    precision: str = ""
+    every_seconds: float = 60.0
+    batch: int = 64
+    token_budget: int | None = None
+    workers: int | None = None
+    compile: bool = False
+    trackers: tuple[str, ...] = ()
+    skip_broken: bool = False
+    resident_gib: float = LIMIT_GIB
+
+
+def build_accelerator(options: RunOptions) -> Accelerator:
+    """The device and precision of this process; a precision that the device lacks is said, not swapped silently.
+
+    Raises: TaskError where a GPU is asked for and none is there.
+    """
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise TaskError(f"no device {device!r}; there are: cpu, cuda (choose GPUs by CUDA_VISIBLE_DEVICES)")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TaskError("device cuda: this torch sees no GPU; use --device cpu")
+    precision = options.precision or ("bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "no")
+    if precision not in ("no", "bf16", "fp16"):
+        raise TaskError(f"no precision {precision!r}; there are: no, bf16, fp16")
+    if precision == "fp16":
+        raise TaskError("precision fp16 needs loss scaling, which the loop does not do; use bf16 or no")
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)

@@ -1,0 +1,1 @@
+"""How long many rows take: the store, plans, verdicts."""
