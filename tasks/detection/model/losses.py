@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.contract.examples import at_once
 from tasks.detection.boxes import corners, overlaps
+from tasks.examples import at_once
 from tasks.protocols import protocol
 
 ALPHA, GAMMA = (protocol("detection").value(name) for name in ("focal_alpha", "focal_gamma"))

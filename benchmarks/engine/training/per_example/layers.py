@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.engine.training.per_example.gradients import Dense, ExampleGradients, Form, Product, Rows
-from tasks.contract.examples import apart, each_its_own, on_all, outside
+from tasks.examples import apart, each_its_own, on_all, outside
 
 # A product form costs the squares of its tokens in arithmetic, a dense one its size in memory traffic: numbers read
 # and written a multiplication. Measured by benchmarks.speed.per_example.
