@@ -53,8 +53,8 @@ class ClassificationOptions(Options):
     squeeze: bool = option(
         False, "eval", "resize both sides before the central crop, as for distilled models", data=True
     )
-    ensemble: list = option([], "eval", "finetune, head: further grids, averaged as probabilities")
-    probe: int = option(-1, "eval", "linear: which of the probes; -1: the best on minival")
+    ensemble: list = option([], "eval", "finetune, head: further grids, averaged as probabilities", values=([5],))
+    probe: int = option(-1, "eval", "linear: which of the probes; -1: the best on minival", values=(3,))
 
 
 class Classification(LabelledTask):
@@ -209,8 +209,8 @@ class Classification(LabelledTask):
 
     def indifferent(self) -> dict[str, str]:
         protocol = self.options.protocol
-        found = {} if protocol == "knn" else dict.fromkeys(("neighbours", "temperature"), f"{protocol} has no votes")
-        return found if protocol == "linear" else found | {"probe": f"{protocol} has no probes"}
+        owners = {"neighbours": "knn", "temperature": "knn", "probe": "linear", "shots": "fewshot", "label_map": "head"}
+        return {name: f"of protocol {owner}" for name, owner in owners.items() if owner != protocol}
 
     def before_training(self, model: nn.Module, batches: Iterator[tuple[Batch, Grid]]) -> None:
         """Mean and variance of the locked features, over training pictures as they are cut and mirrored."""

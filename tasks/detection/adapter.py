@@ -50,18 +50,29 @@ class DetectionOptions(Options):
 
     data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, scenes, or a folder of train.json, val.json")
     side: int = option(0, "train", "pixels of the padded square; 0: 720, 240 for the mini packs, 120 for scenes")
-    text: str = option("ViT-B-16-quickgelu", "train", "text tower of queries: an open_clip model, tiny, nano, small")
+    text: str = option(
+        "ViT-B-16-quickgelu",
+        "train",
+        "text tower of queries: an open_clip model, tiny, nano, small",
+        values=("nano", "tiny"),
+    )
     text_weights: str = option("", "train", "open_clip's tag, a file of ours with a tower under text., or scratch")
     text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
-    merge: str = option("mul-ln", "train", "mul-ln, drop, none")
-    size_bias: str = option("patch", "train", "boxes start as large as a patch, or fixed at 1/16 of the image")
+    merge: str = option("mul-ln", "train", "mul-ln, drop, none", values=("drop", "none"))
+    size_bias: str = option(
+        "patch", "train", "boxes start as large as a patch, or fixed at 1/16 of the image", values=("fixed",)
+    )
     objectness: bool = option(False, "train", "with OWLv2's objectness head, which training leaves alone")
     zero_shot: bool = option(True, "train", "keep rare categories and their aliases out of training")
     federated: bool = option(True, "train", "few known absent categories an image, where the data lists all of them")
-    train_prompts: str = option("train", "train", "templates a text is drawn from: train (81), clip, best, plain")
-    mosaics: list = option(list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics")
+    train_prompts: str = option(
+        "train", "train", "templates a text is drawn from: train (81), clip, best, plain", values=("plain", "clip")
+    )
+    mosaics: list = option(
+        list(SHARES), "train", "shares of 1x1, 2x2 and 3x3 mosaics", values=([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+    )
     mask_quirk: bool = option(False, "train", "official padding queries, which act as negatives in training")
-    prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)")
+    prompts: str = option("best", "eval", "best (7), clip (80), train (81), plain (1)", values=("plain", "clip"))
     pad: float = option(GREY, "eval", "grey of the padding; published evaluations used 0, training 0.5", data=True)
 
 
@@ -119,6 +130,16 @@ class Detection(Task):
         """The splits that a run reads which reports on `splits`; () stands for all that are usual."""
         usual = tuple(s for s in self.data.usual if s != "minival")
         return tuple(s for s in ("train", *splits) if s in self.data.splits) if splits else usual
+
+    def indifferent(self) -> dict[str, str]:
+        chosen, found = self.options, {}
+        if not self.data.form.negatives:
+            found["federated"] = f"{chosen.data} has no list of absent categories to choose from"
+        if chosen.data == "scenes":
+            found["pad"] = "the pictures are square"
+        if chosen.text == "tiny":
+            found["text_drop_path"] = "the only layer of the tower is never dropped"
+        return found
 
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
         return [*self.data.problems(self.reads(splits)), *self._missing_text()]
@@ -182,16 +203,15 @@ class Detection(Task):
         from tasks.text.towers import encode_tokens
 
         targets = batch.targets
-        mask = targets["tokens"][..., 0] > 0
-        queries, instances = (max(1, int(m.sum(1).max())) for m in (mask, targets["present"]))
-        tokens, mask = targets["tokens"][:, :queries], mask[:, :queries]
+        tokens, labels, truth, present = (targets[k] for k in ("tokens", "labels", "boxes", "present"))
+        if "widths" in targets:
+            queries, instances, length = targets["widths"].largest()
+            tokens, labels = tokens[:, :queries, :length], labels[:, :instances, :queries]
+            truth, present = truth[:, :instances], present[:, :instances]
+        mask = tokens[..., 0] > 0
         embedded = encode_tokens(model.text, tokens.flatten(0, 1)).unflatten(0, mask.shape)
         found = model(batch.images, grid, embedded, mask)
-        losses = detection_losses(
-            found.logits, found.boxes, targets["labels"][:, :instances, :queries], targets["boxes"][:, :instances],
-            targets["present"][:, :instances],
-        )  # fmt: skip
-        return {**losses, "count": len(batch)}
+        return {**detection_losses(found.logits, found.boxes, labels, truth, present), "count": len(batch)}
 
     def prepare(self, model: nn.Module, split: str) -> Tensor:
         """Queries [K, E] of all categories, in the order of their ids; once for all grids."""

@@ -58,11 +58,14 @@ class Retrieval(Task):
             PROTOCOL.value("captions_per_image"), "train", "the first so many count; 0: all"
         )
         text: str = option(
-            "", "train", "text tower: tiny, nano, small, bert-base, a model of open_clip; empty: the preset's"
+            "",
+            "train",
+            "text tower: tiny, nano, small, bert-base, a model of open_clip; empty: the preset's",
+            values=("nano", "tiny"),
         )
         text_pretrained: str = option("", "train", "open_clip's tag of text weights; empty: from scratch")
         embed_dim: int = option(0, "train", "width of the common space (from scratch); 0: the preset's")
-        loss: str = option("sigmoid", "train", "sigmoid or contrastive")
+        loss: str = option("sigmoid", "train", "sigmoid or contrastive", values=("contrastive",))
         locked: bool = option(True, "train", "the image tower is not trained")
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):

@@ -46,14 +46,14 @@ class SegmentationOptions(Options):
     data: str = option("ade20k", "train", "a known set, or a folder of images/ and annotations/ under the data root")
     image_suffix: str = option("", "train", "how names of pictures end before the type of file, where masks' do not")
     mask_suffix: str = option("", "train", "how names of masks end before the type of file, such as _mask")
-    head: str = option("linear", "train", "linear, segmenter or upernet")
+    head: str = option("linear", "train", "linear, segmenter or upernet", values=("segmenter", "upernet"))
     crop: int = option(0, "train", "pixels; 0: 480, 720 for Cityscapes, 240 for the small packs, 120 for scenes")
     num_classes: int = option(0, "train", "for a folder without meta.json")
     ignore_index: int = option(255, "train", "for a folder without meta.json")
     reduce_zero_label: bool = option(False, "train", "for a folder without meta.json")
     stride: int = option(0, "eval", "pixels between windows; 0: 15/16 of the crop, as mmseg's Segmenter configs")
     short_side: int = option(0, "eval", "evaluate with the shorter side at so many pixels; 0: the label's own size")
-    scales: Any = option([1.0], "eval", "factors on the size, averaged as probabilities")
+    scales: Any = option([1.0], "eval", "factors on the size, averaged as probabilities", values=([0.5, 1.0],))
     flip: bool = option(False, "eval", "average with the mirrored image")
 
 
@@ -111,6 +111,12 @@ class Segmentation(Task):
         if not scales or any(isinstance(s, bool) or not isinstance(s, int | float) or not s > 0 for s in scales):
             raise TaskError(f"scales {chosen.scales} must be one or more positive factors")
         return stride, chosen.short_side, scales, chosen.flip
+
+    def indifferent(self) -> dict[str, str]:
+        own = ("num_classes", "ignore_index", "reduce_zero_label")
+        found = {} if self.data.own else dict.fromkeys(own, f"{self.options.data} says its own classes")
+        windows = {"stride": "no picture is larger than a window"}
+        return found | windows if self.options.data == "scenes" else found
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:

@@ -38,18 +38,33 @@ INITS = ("teacher", "random")
 class UpstreamOptions(Options):
     """What can be chosen; the rest are the preset's constants."""
 
-    preset: str = option("i1k_deit3_distill", "train", "i21k_sup, i1k_deit3_distill, i21k_distill, nano, nano_distill")
+    preset: str = option(
+        "i1k_deit3_distill",
+        "train",
+        "i21k_sup, i1k_deit3_distill, i21k_distill, nano, nano_distill",
+        values=("nano", "i21k_sup"),
+    )
     data: str = option("", "train", "a set of labelled pictures; empty: the preset's")
     epochs: int = option(0, "train", "0: the preset's own 90; sets the steps, unless the recipe says them")
     teacher: str = option("", "train", "a backbone with a classifier; empty: the preset's")
-    init: str = option("teacher", "train", "where a student with a teacher starts: teacher, or random weights")
+    init: str = option(
+        "teacher", "train", "where a student with a teacher starts: teacher, or random weights", values=("random",)
+    )
     class_list: str = option("", "train", "a file of class folders, one a line, in the order of the labels")
-    head_bias: float | None = option(None, "train", "of a new classifier; none: the preset's -10 = -log 21843")
-    minival: float | None = option(None, "train", "part of the training pictures held out; none: the set's own")
-    smallest_crop: float | None = option(None, "train", "least area of a crop, of batched presets; none: the preset's")
-    jitter: float | None = option(None, "train", "of colours, of batched presets; none: the preset's")
+    head_bias: float | None = option(
+        None, "train", "of a new classifier; none: the preset's -10 = -log 21843", values=(-1.0,)
+    )
+    minival: float | None = option(
+        None, "train", "part of the training pictures held out; none: the set's own", values=(0.3,)
+    )
+    smallest_crop: float | None = option(
+        None, "train", "least area of a crop, of batched presets; none: the preset's", values=(0.5,)
+    )
+    jitter: float | None = option(None, "train", "of colours, of batched presets; none: the preset's", values=(0.1,))
     image_size: int = option(0, "train", "pixels per side; 0: 240, and 120 for the mini packs")
-    metric: str = option("top1", "train", "reported first, and chosen by: top1, or agreement with the teacher")
+    metric: str = option(
+        "top1", "train", "reported first, and chosen by: top1, or agreement with the teacher", values=("agreement",)
+    )
 
 
 class Upstream(LabelledTask):
@@ -268,6 +283,9 @@ class Upstream(LabelledTask):
             else:
                 found = sigmoid_cross_entropy(logits, labels)
         return {"loss": found.mean(), "count": len(batch)}
+
+    def indifferent(self) -> dict[str, str]:
+        return {} if self.teacher_name else {"init": f"{self.options.preset} has no teacher to start from"}
 
     def prepare(self, model: nn.Module, split: str) -> dict[str, Any]:
         """What may be predicted, and a place for the teacher's answers, which all views of a batch share."""

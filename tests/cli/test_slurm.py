@@ -81,13 +81,16 @@ def test_jobs_give_the_rows_of_this_machine_and_are_not_submitted_twice(tmp_path
     code, said = end(start(tmp_path, suite, cluster, "--pack", "4", "--no-wait"))
     assert code == 0 and "2 jobs submitted" in said and "squeue --name" in said
     code, said = end(start(tmp_path, suite, cluster))
-    # the broken cells were tried once by the waiting jobs, and their errors are rows
-    assert code == 1 and "0 jobs submitted, 2 queued before, for 6 cells" in said, said
+    # the broken cells were tried once by the waiting jobs, and their errors are rows; on a busy machine those jobs may
+    # have ended before this command looked, which then tries once more
+    late = "6 jobs submitted, 0 queued before, for 6 cells" in said
+    assert code == 1 and (late or "0 jobs submitted, 2 queued before, for 6 cells" in said), said
     assert "6 done before, 6 failed, 0 blocked" in said and "these weights are torn" in said
     failed = [r for r in store.rows() if r["status"] == "failed"]
-    assert len(failed) == 6 and same(store.rows(), whole) and len(recorded(store)) == 8
+    jobs = 14 if late else 8
+    assert len(failed) == (12 if late else 6) and same(store.rows(), whole) and len(recorded(store)) == jobs
     code, said = end(start(tmp_path, suite, cluster, "--only", "backbone=*:tiny"))
-    assert code == 0 and "submitted" not in said and "6 done before" in said and len(recorded(store)) == 8
+    assert code == 0 and "submitted" not in said and "6 done before" in said and len(recorded(store)) == jobs
 
 
 @pytest.mark.parametrize("stop", [["scontrol", "requeue"], ["scancel", "--signal=USR2"]])

@@ -107,3 +107,22 @@ def test_a_thorough_check_of_a_task() -> None:
     lines = check_task(Toy(), (2, 4), "tiny_backbone:tiny", thorough=True)
     assert not failed(lines), failed(lines)
     assert {"ok   two processes train as one", "ok   a resumed training equals an uninterrupted one"} <= set(lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("classification", {**SCENES, "protocol": "linear"}),
+        ("segmentation", SCENES),
+        ("retrieval", {**SCENES, "text": "tiny"}),
+        ("image_retrieval", SCENES),
+        ("upstream", {**SCENES, "preset": "i21k_sup"}),
+        ("detection", {**SCENES, "text": "tiny"}),
+    ],
+)
+def test_every_option_of_every_task_acts_or_is_declared_indifferent(tmp_path, name: str, options: dict) -> None:
+    task = build_task(name, tmp_path, options)
+    few = shortened(task, 24)
+    for field in type(task).Options.__dataclass_fields__:
+        option_acts(few, "flexivit_nano", "val" if "val" in task.card.splits else "test", field, (4, 8))

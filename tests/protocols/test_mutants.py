@@ -30,7 +30,7 @@ def test_each_change_fits_its_file_once_and_names_a_test() -> None:
         assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, change["test"]
 
 
-@pytest.mark.slow
+@pytest.mark.mutants
 @pytest.mark.parametrize("part", range(1, PARTS + 1))
 def test_every_change_is_noticed(part: int) -> None:
     command = [sys.executable, "tests/mutants.py", "--part", f"{part}/{PARTS}"]

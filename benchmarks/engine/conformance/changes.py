@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def _short_like(task: Task, other: Task) -> Any:
 
 def _seen(task: Task, backbone: str, split: str, grids: tuple[int, ...]) -> list[Any]:
     """All that a task shows: samples, initial weights, a loss, records and rows."""
-    found: list[Any] = []
+    found: list[Any] = [asdict(task.recipe), asdict(task.card.metric)]
     torch.manual_seed(0)
     model = shaken(task.model(build_backbone(backbone, pretrained=False)))
     found.append(dict(model.state_dict()))

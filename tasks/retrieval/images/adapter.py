@@ -38,8 +38,10 @@ class ImageRetrieval(Task):
     class Options(Options):
         data: str = option("cars98", "train", "a known set, or a folder of class folders with a slash at its end")
         image_size: int = option(120, "train", "pixels per side; pictures are squeezed to a square")
-        pooling: str = option("pooled", "train", "pooled (the backbone's own) or mean (of patch tokens)")
-        index: str = option("flat", "eval", "faiss index: flat (exact), ivf or hnsw")
+        pooling: str = option(
+            "pooled", "train", "pooled (the backbone's own) or mean (of patch tokens)", values=("mean",)
+        )
+        index: str = option("flat", "eval", "faiss index: flat (exact), ivf or hnsw", values=("ivf", "hnsw"))
         cross_grid: bool = option(True, "eval", "also search galleries of the other grids of the sweep")
 
     recipe = Recipe(steps=0)
@@ -64,6 +66,9 @@ class ImageRetrieval(Task):
     def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
         """The splits that are searched; () stands for the first of the set."""
         return splits or self.data.reported[:1]
+
+    def indifferent(self) -> dict[str, str]:
+        return {"index": "an approximate index finds among few pictures what an exact one does"}
 
     def missing(self, splits: tuple[str, ...] = ()) -> list[DataError]:
         return self.data.problems(self.reads(splits))
