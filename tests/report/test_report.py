@@ -13,7 +13,7 @@ import run_all
 from benchmarks.engine.identity import data_key
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
-from benchmarks.report.answers.matrix import matrix, tally
+from benchmarks.report.answers.matrix import matrix, overall, tally
 from benchmarks.report.answers.pairwise import compare_backbones
 from benchmarks.report.answers.points import fastest
 from benchmarks.report.answers.questions import entries
@@ -144,6 +144,20 @@ def test_retention_is_over_the_grids_that_have_a_specialist(tmp_path) -> None:
     assert columns == ["vit_nano_g8", "vit_nano_g15"] and [c.verdict for c in line.cells] == ["no", "no"]
     assert all(c.hollow and c.mark == "✗" and "one training run each" in c.label for c in line.cells)
     assert tally([answer]) == {"flexivit_nano": {"no, hollow": 2}}
+
+
+def test_over_all_tables_a_hollow_yes_is_no_yes_and_retention_is_a_geometric_mean(tmp_path) -> None:
+    store, n = Store(tmp_path / "run"), np.arange(2000)
+    for data, flexible in (("scenes", 1000), ("cars98", 800)):
+        for name, right in (("flexivit_nano", flexible), ("vit_nano_g8", 1000)):
+            one = row(store, name, 8, 8, n < right, options={"data": data})
+            store.save_samples(f"{data}{name}", store.samples(one))
+            store.append([one | {"row_key": f"{data}{name}", "samples": f"samples/{data}{name}.npz"}])
+    counts, across = overall(answers(entries([store])))
+    assert counts == "flexivit_nano: yes on 0 of 2 answers (1 yes, hollow, 1 no, hollow)."
+    assert across.startswith("Over 2 tasks flexivit_nano keeps 89 % [") and "least on classification cars98" in across
+    assert across.endswith("80 %. One training run each in some of them.")
+    assert counts in build_page([store], answers(entries([store])))
 
 
 def test_samples_that_do_not_belong_to_a_row_give_no_verdict(store) -> None:
