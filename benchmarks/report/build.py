@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import Answer, answers
+from benchmarks.report.answers.matrix import overall
 from benchmarks.report.answers.points import fastest
 from benchmarks.report.answers.questions import Group, entries, failures, newest, title
 from benchmarks.report.answers.verdicts import as_json
@@ -87,7 +88,8 @@ def write_measured(report: Report, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     reading = folder / "reading.md"
     suites = " + ".join(dict.fromkeys(str(r.suite) for r in good))
-    parts = [f"# {plain(suites)}\n", *(f"- {plain(note)}" for note in report.notes)]
+    first = (*report.notes, *overall(report.answers))
+    parts = [f"# {plain(suites)}\n", *(f"- {plain(line)}" for line in first), ""]
     for answer in report.answers:
         table = table_of(answer)
         lines = [f"- {plain(line)}" for line in answer.lines()]

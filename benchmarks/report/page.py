@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.answers.answer import Answer
-from benchmarks.report.answers.matrix import matrix
+from benchmarks.report.answers.matrix import matrix, overall
 from benchmarks.report.answers.questions import failures, newest
 from benchmarks.report.plots import plot, svg
 from benchmarks.report.published import beside
@@ -49,7 +49,8 @@ def build_page(stores: Sequence[Store], answers: Sequence[Answer], notes: Sequen
     return page.render(
         name=" + ".join(dict.fromkeys(r.suite or "" for r in good)) or stores[0].folder.name, rows=len(good),
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated", parts=parts, caption=CAPTION,
-        columns=columns, matrix=lines, notes=[*notes, *(f for store in stores for f in store.faults)],
+        columns=columns, matrix=lines, overall=overall(answers),
+        notes=[*notes, *(f for store in stores for f in store.faults)],
         costs=_costs(good), pictures=pictures,
         failed=[f"{k}: {v}" for k, v in failures(rows).items()], commands=commands(good),
         environments=environments(good),

@@ -36,6 +36,23 @@ def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Widths:
+    """How much of each padded axis an example fills, as numbers of the host: asking for them waits for no device.
+
+    Part of a batch's targets; cut with it. Example: `Widths(((3, 12), (5, 9)))[:2].largest()` is `(5, 12)`
+    """
+
+    examples: tuple[tuple[int, ...], ...]
+
+    def __getitem__(self, index: slice) -> Widths:
+        return Widths(self.examples[index])
+
+    def largest(self) -> tuple[int, ...]:
+        """The widest of the batch on each axis."""
+        return tuple(map(max, zip(*self.examples, strict=True)))
+
+
 @dataclass
 class Batch:
     """A batch as the runner sees it: `len(batch)`, `batch[2:6]`, `batch.to(device)`, `batch.pin_memory()`.

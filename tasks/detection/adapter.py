@@ -203,16 +203,15 @@ class Detection(Task):
         from tasks.text.towers import encode_tokens
 
         targets = batch.targets
-        mask = targets["tokens"][..., 0] > 0
-        queries, instances = (max(1, int(m.sum(1).max())) for m in (mask, targets["present"]))
-        tokens, mask = targets["tokens"][:, :queries], mask[:, :queries]
+        tokens, labels, truth, present = (targets[k] for k in ("tokens", "labels", "boxes", "present"))
+        if "widths" in targets:
+            queries, instances, length = targets["widths"].largest()
+            tokens, labels = tokens[:, :queries, :length], labels[:, :instances, :queries]
+            truth, present = truth[:, :instances], present[:, :instances]
+        mask = tokens[..., 0] > 0
         embedded = encode_tokens(model.text, tokens.flatten(0, 1)).unflatten(0, mask.shape)
         found = model(batch.images, grid, embedded, mask)
-        losses = detection_losses(
-            found.logits, found.boxes, targets["labels"][:, :instances, :queries], targets["boxes"][:, :instances],
-            targets["present"][:, :instances],
-        )  # fmt: skip
-        return {**losses, "count": len(batch)}
+        return {**detection_losses(found.logits, found.boxes, labels, truth, present), "count": len(batch)}
 
     def prepare(self, model: nn.Module, split: str) -> Tensor:
         """Queries [K, E] of all categories, in the order of their ids; once for all grids."""

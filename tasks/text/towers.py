@@ -147,28 +147,34 @@ def drop_text_paths(tower: nn.Module, rate: float) -> nn.Module:
 
 
 def encode_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:
-    """Embeddings float32 [T, E] of int64 [T, context], not normalised. Rows that occur twice are encoded once.
+    """Embeddings float32 [T, E] of int64 [T, L], not normalised; L at most the tower's context.
 
-    Only as many positions as the longest text needs: the tower is causal and pools at the end mark.
+    No more positions are needed than the longest text has: the tower is causal and pools at the end mark.
     """
-    unique, where = torch.unique(tokens, dim=0, return_inverse=True)
-    length = int(unique.argmax(1).max()) + 1  # the end mark is the largest number
-    unique = unique[:, :length]
-    mask = tower.attn_mask[:length, :length]
-    parts = []
-    for part in unique.split(CHUNK):
-        x = tower.token_embedding(part) + tower.positional_embedding[:length]
-        x = tower.ln_final(tower.transformer(x, attn_mask=mask))
-        parts.append(x[torch.arange(len(x), device=x.device), part.argmax(1)] @ tower.text_projection)
-    return torch.cat(parts).float()[where]
+    length = tokens.shape[1]
+    x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+    # the end mark is the largest number
+    return (x[torch.arange(len(x), device=x.device), tokens.argmax(1)] @ tower.text_projection).float()
 
 
 def encode_texts(tower: nn.Module, texts: Sequence[str]) -> Tensor:
-    """Embeddings float32 [T, E], not normalised.
+    """Embeddings float32 [T, E], not normalised; texts that occur twice are encoded once.
 
     Example: `encode_texts(build_text_tower(), ["a red mug"]).shape` is [1, 512].
     """
-    return encode_tokens(tower, tokenize(texts, tower.context_length).to(tower.positional_embedding.device))
+    tokens, where = torch.unique(tokenize(texts, tower.context_length), dim=0, return_inverse=True)
+    device = tower.positional_embedding.device
+    tokens = tokens[:, : longest(tokens)].to(device)
+    return torch.cat([encode_tokens(tower, part) for part in tokens.split(CHUNK)])[where.to(device)]
+
+
+def longest(tokens: Tensor) -> int:
+    """How many positions the longest text of int64 [..., L] fills, its end mark included; 1 at least.
+
+    Example: `tokens[:, : longest(tokens)]`
+    """
+    return int(tokens.argmax(-1).max()) + 1 if tokens.numel() else 1
 
 
 @torch.no_grad()

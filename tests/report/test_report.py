@@ -1,5 +1,6 @@
 """The report: intervals against known ones, the answer's words, tables, and a page without holes for strangers."""
 
+import dataclasses
 import json
 import re
 
@@ -12,7 +13,7 @@ import run_all
 from benchmarks.engine.identity import data_key
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
-from benchmarks.report.answers.matrix import matrix, tally
+from benchmarks.report.answers.matrix import matrix, overall, tally
 from benchmarks.report.answers.pairwise import compare_backbones
 from benchmarks.report.answers.points import fastest
 from benchmarks.report.answers.questions import entries
@@ -21,6 +22,7 @@ from benchmarks.report.page import build_page
 from benchmarks.report.published import Published, beside, published
 from benchmarks.report.tables import latex, table_of
 from benchmarks.store import Store
+from tasks.contract import Recipe
 
 GRIDS = {4: 0.02e9, 8: 0.09e9, 15: 0.35e9}
 
@@ -144,6 +146,20 @@ def test_retention_is_over_the_grids_that_have_a_specialist(tmp_path) -> None:
     assert tally([answer]) == {"flexivit_nano": {"no, hollow": 2}}
 
 
+def test_over_all_tables_a_hollow_yes_is_no_yes_and_retention_is_a_geometric_mean(tmp_path) -> None:
+    store, n = Store(tmp_path / "run"), np.arange(2000)
+    for data, flexible in (("scenes", 1000), ("cars98", 800)):
+        for name, right in (("flexivit_nano", flexible), ("vit_nano_g8", 1000)):
+            one = row(store, name, 8, 8, n < right, options={"data": data})
+            store.save_samples(f"{data}{name}", store.samples(one))
+            store.append([one | {"row_key": f"{data}{name}", "samples": f"samples/{data}{name}.npz"}])
+    counts, across = overall(answers(entries([store])))
+    assert counts == "flexivit_nano: yes on 0 of 2 answers (1 yes, hollow, 1 no, hollow)."
+    assert across.startswith("Over 2 tasks flexivit_nano keeps 89 % [") and "least on classification cars98" in across
+    assert across.endswith("80 %. One training run each in some of them.")
+    assert counts in build_page([store], answers(entries([store])))
+
+
 def test_samples_that_do_not_belong_to_a_row_give_no_verdict(store) -> None:
     rows = store.rows()
     store.save_samples(rows[0].row_key, store.samples(rows[3]))
@@ -195,6 +211,17 @@ def test_two_recipes_are_two_tables_and_two_builds_two_lines(tmp_path) -> None:
     found = read_report([store]).markdown()
     assert "scenes steps=300 finetune" in found and "scenes steps=0 finetune" in found and "accumulate" not in found
     assert "flexivit_nano (patch=x)" in found and "flexivit_nano (patch=y)" in found
+
+
+def test_a_row_that_is_older_than_a_value_of_recipes_has_its_default(tmp_path) -> None:
+    store, right = Store(tmp_path / "run"), np.ones(200)
+    whole = dataclasses.asdict(Recipe()) | {"steps": 300}
+    older = {k: v for k, v in whole.items() if k != "accumulate"}
+    store.append([row(store, "flexivit_nano", 8, 4, right, recipe=older)])
+    store.append([row(store, "vit_nano_g8", 8, 4, right, recipe=whole)])
+    assert len(only_answer(store).comparisons) == 1
+    store.append([row(store, "vit_nano_g15", 8, 4, right, recipe=whole | {"accumulate": 4})])
+    assert len(answers(entries([store]))) == 2
 
 
 def test_options_limits_and_contents_are_tables_and_views_are_columns_never_seeds(store) -> None:

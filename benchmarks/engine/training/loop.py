@@ -31,6 +31,7 @@ from benchmarks.engine.training.optimizers import (
     clip_gradients,
     set_learning_rate,
 )
+from benchmarks.engine.training.per_example.clipping import ExampleClipping
 from benchmarks.engine.training.statistics import tell_statistics
 from benchmarks.engine.training.unused import freeze_unused
 from benchmarks.store import key_of
@@ -168,6 +169,8 @@ def finetune(
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
         step_module = torch.compile(step_module, dynamic=False)  # a grid is a number that shapes are made of
+    if recipe.clip_per_example:
+        step_module = ExampleClipping(task, model, step_module, recipe.clip, accelerator, training.notes)
     held = None
     if residents is not None and features is None and not skip:
         held = residents.of(task, dataset, accelerator.device, workers)
@@ -290,7 +293,7 @@ def _traced(schedule: GridSchedule) -> contextlib.AbstractContextManager[None]:
 
 
 def _within_memory(
-    step_module: nn.Module,
+    step_module: nn.Module | ExampleClipping,
     batch: Batch,
     grid: Grid,
     recipe: Recipe,
@@ -304,7 +307,7 @@ def _within_memory(
     Raises: the device's own error where a single image does not fit or the loss may not be cut. SystemExit in a group:
     the others wait in an exchange of gradients, and the launcher ends them when this process is gone.
     """
-    fixed = recipe.coupled or recipe.clip_per_example or batch.features is not None
+    fixed = recipe.coupled or isinstance(step_module, ExampleClipping) or batch.features is not None
     while True:
         try:
             return _gradients(step_module, batch, grid, recipe, accelerator, parameters), recipe
@@ -326,14 +329,19 @@ def _within_memory(
 
 
 def _gradients(
-    step_module: nn.Module, batch: Batch, grid: Grid, recipe: Recipe, accelerator: Accelerator, parameters: list[Tensor]
+    step_module: nn.Module | ExampleClipping,
+    batch: Batch,
+    grid: Grid,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    parameters: list[Tensor],
 ) -> dict[str, float | Tensor]:
     """Leave the gradient of the mean over the whole batch, all micro-batches and processes, in `.grad`.
 
     The means that come back are still in the making where a GPU makes them: to read one is to wait for it.
     """
-    if recipe.clip_per_example:
-        return _clipped_by_example(step_module, batch, grid, recipe, accelerator, parameters)
+    if isinstance(step_module, ExampleClipping):
+        return step_module(batch, grid, parameters)
     size = -(-len(batch) // recipe.accumulate)
     pieces = [batch[i : i + size] for i in range(0, len(batch), size)] if recipe.accumulate > 1 else [batch]
     total: float | Tensor = 0.0
@@ -364,28 +372,6 @@ def _scalar(value: Any) -> float | Tensor:
     if isinstance(value, Tensor) and value.is_cuda:
         return value.detach().double()
     return float(value.detach()) if isinstance(value, Tensor) else float(value)
-
-
-def _clipped_by_example(
-    step_module: nn.Module, batch: Batch, grid: Grid, recipe: Recipe, accelerator: Accelerator, parameters: list[Tensor]
-) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    gradients = [torch.zeros_like(p) for p in parameters]
-    with accelerator.no_sync(step_module):
-        for i in range(len(batch)):
-            with accelerator.autocast():
-                out = step_module(batch[i : i + 1], grid)
-            accelerator.backward(out["loss"].float())
-            clip_gradients(parameters, recipe.clip)
-            for gradient, parameter in zip(gradients, parameters, strict=True):
-                if parameter.grad is not None:
-                    gradient.add_(parameter.grad)
-                    parameter.grad = None
-            _add(sums, out, 1.0)
-    shared = accelerator.reduce(torch.tensor([len(batch), *sums.values()], device=accelerator.device))
-    for gradient, parameter in zip(gradients, parameters, strict=True):
-        parameter.grad = accelerator.reduce(gradient).div_(shared[0])
-    return {name: float(value) / float(shared[0]) for name, value in zip(sums, shared[1:], strict=True)}
 
 
 def _add(sums: dict[str, float | Tensor], out: dict[str, Any], count: float | Tensor) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.comparisons import ModelComparison
 from benchmarks.report.answers.questions import title
-from benchmarks.report.statistics.sentences import Shown
+from benchmarks.report.statistics.retention import retain_across
+from benchmarks.report.statistics.sentences import Shown, across_sentence
 
 MARKS = {"yes": "✓", "no": "✗", "undecided": "?", "empty": "∅", "": "-"}
 
@@ -87,3 +88,28 @@ def tally(answers: Sequence[Answer]) -> dict[str, dict[str, int]]:
                 own = found.setdefault(compared.flexible, {})
                 own[name] = own.get(name, 0) + 1
     return found
+
+
+def overall(answers: Sequence[Answer]) -> list[str]:
+    """Over all tables, for each flexible model: how many answers are yes, and what it keeps of the specialists.
+
+    Where a table has several trainings of a model, the first of the suite stands for it. A hollow yes is no yes.
+
+    Example: `print("\n".join(overall(answers(entries([store])))))`
+    """
+    lines = []
+    for flexible, counts in tally(answers).items():
+        total = sum(counts.values())
+        others = ", ".join(f"{n} {word}" for word, n in counts.items() if word != "yes")
+        lines.append(f"{flexible}: yes on {counts.get('yes', 0)} of {total} answers{f' ({others})' if others else ''}.")
+        kept = {}
+        for one in answers:
+            for own in one.kept:
+                if own.flexible == flexible and own.retention.estimate.value > 0:
+                    kept.setdefault(title(one.group), own.retention.estimate)
+        if len(kept) > 1:
+            found = retain_across([(e.value, e.se, e.df) for e in kept.values()])
+            worst = min(kept, key=lambda name: kept[name].value)
+            hollow = " One training run each in some of them." if any(e.hollow for e in kept.values()) else ""
+            lines.append(f"{across_sentence(found, flexible, len(kept), worst)}{hollow}")
+    return lines

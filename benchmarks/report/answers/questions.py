@@ -11,8 +11,10 @@ from typing import Any
 
 from benchmarks.engine.identity import data_key
 from benchmarks.store import Row, Store
+from tasks.contract import Recipe
 
 Group = tuple[str, ...]
+_USUAL_RECIPE = dataclasses.asdict(Recipe())
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
 
 def asked_of(row: Row) -> dict[str, str]:
     """Everything that must be equal in one table beside protocol, split and metric."""
-    asked: dict[str, Any] = {**row.options, **row.recipe}
+    # a row that is older than a value of recipes was made with that value's default
+    recipe = {**_USUAL_RECIPE, **row.recipe} if row.recipe else {}
+    asked: dict[str, Any] = {**row.options, **recipe}
     if row.limit:
         asked["limit"] = row.limit
     if contents := data_key(row):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tasks.contract import TaskError
+from tasks.contract import TaskError, Widths
 from tasks.data.boxes.columns import BoxLabels
 from tasks.data.splits import Boxed
 from tasks.detection.labels.evaluation_set import labelled_picture
@@ -18,7 +18,7 @@ from tasks.detection.labels.mosaics import Tile, at_most, augmented, mosaic, pad
 from tasks.detection.labels.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
 from tasks.detection.labels.shares import SHARES, SIZES
 from tasks.text.prompts import template_set
-from tasks.text.towers import QUIRK, tokenize
+from tasks.text.towers import QUIRK, longest, tokenize
 
 
 class TrainingData(Dataset):
@@ -121,20 +121,20 @@ def _absent(labels: BoxLabels) -> list[list[int]]:
     return [[c for c in every if c not in own] for own in present]
 
 
-def collate_targets(targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Padded to the batch's largest: `tokens` [B, Q, 16] (zeros), `boxes` [B, M, 4], `labels` [B, M, Q], and `present`
-    bool [B, M], which instances are real. At least one query and one instance wide."""
-    count = len(targets)
-    queries = max(1, *(len(t["tokens"]) for t in targets))
-    instances = max(1, *(len(t["boxes"]) for t in targets))
-    out = {
-        "tokens": torch.zeros(count, queries, targets[0]["tokens"].shape[1], dtype=torch.int64),
+def collate_targets(targets: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """Padded to the batch's largest: `tokens` [B, Q, L] (zeros), `boxes` [B, M, 4], `labels` [B, M, Q], and `present`
+    bool [B, M], which instances are real. `widths`: Q, M, L of each image. All are at least one wide."""
+    fill = [(max(1, len(t["tokens"])), max(1, len(t["boxes"])), longest(t["tokens"])) for t in targets]
+    widths, count = Widths(tuple(fill)), len(targets)
+    queries, instances, length = widths.largest()
+    out: dict[str, Any] = {
+        "tokens": torch.zeros(count, queries, length, dtype=torch.int64),
         "boxes": torch.zeros(count, instances, 4),
         "labels": torch.zeros(count, instances, queries, dtype=torch.bool),
         "present": torch.zeros(count, instances, dtype=torch.bool),
     }
     for i, one in enumerate(targets):
         m, q = one["labels"].shape
-        out["tokens"][i, :q], out["boxes"][i, :m], out["labels"][i, :m, :q] = one["tokens"], one["boxes"], one["labels"]
-        out["present"][i, :m] = True
-    return out
+        out["tokens"][i, :q], out["labels"][i, :m, :q] = one["tokens"][:, :length], one["labels"]
+        out["boxes"][i, :m], out["present"][i, :m] = one["boxes"], True
+    return {**out, "widths": widths}
