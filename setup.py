@@ -1,6 +1,7 @@
 """The revision of a build is written into it; everything else about the package is in pyproject.toml."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -20,6 +21,8 @@ def write(target: Path) -> None:
 
 class Build(build_py):
     def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # what an earlier build left is not of this one
         super().run()
         if not self.editable_mode:  # the clone is asked each time then
             write(Path(self.build_lib, "benchmarks", "store"))
