@@ -15,7 +15,7 @@ try:
 finally:
     del sys.path[0]  # what is installed beside them must not come before Python's own modules
 
-from benchmarks.cli.app import main  # noqa: E402
+from benchmarks.cli.app import main
 
 __all__ = ["main"]
 

@@ -114,7 +114,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
 
 
 def published_rows(settings: Settings) -> list[dict[str, Any]]:
-    """What others have for these weights, filter and patches (`benchmarks/published`): rows of method `pi, published`."""
+    """What others have for these weights, filter and patches (`benchmarks/published`): rows of `pi, published`."""
     if settings.filter != "bicubic":
         return []
     numbers = {
