@@ -52,7 +52,9 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"flexivit-transfer {version('flexivit-transfer')}")
+        from benchmarks.store.environment import revision
+
+        print(f"flexivit-transfer {version('flexivit-transfer')}, revision {revision() or 'unknown'}")
         raise typer.Exit
 
 

@@ -18,7 +18,7 @@ from tasks.detection.scoring.results import Detections
 
 
 class DetectionMeter(RecordMeter):
-    """LVIS box AP of each view, scored once all images are there."""
+    """Box AP of each view by the rules of its labels, scored once all images are there."""
 
     def __init__(self, truth: Truth, split: str):
         super().__init__()
