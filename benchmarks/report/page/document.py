@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.matrix import headline, matrix, overall
-from benchmarks.report.answers.questions import newest
+from benchmarks.report.answers.questions import newest, shown
 from benchmarks.report.page.curves import as_script, library, payload
 from benchmarks.report.page.pictures import strips
 from benchmarks.report.page.provenance import Provenance, commands, costs, missing
@@ -38,7 +38,7 @@ def build_page(
     """
     from jinja2 import Environment, FileSystemLoader
 
-    rows, latencies = [row for store in stores for row in store.rows()], latencies or {}
+    rows, latencies = shown([row for store in stores for row in store.rows()]), latencies or {}
     good = newest(rows)
     told = Provenance(good)
     dates = sorted(r.finished[:10] for r in good if r.finished)
