@@ -79,6 +79,8 @@ class Recipe:
             values[name] = fitting(f"recipe: {name}", value, hints[name])
         if isinstance(values.get("lr_groups"), Mapping):
             groups = values["lr_groups"]
+            if odd := [k for k in groups if not isinstance(k, str)]:
+                raise TaskError(f"recipe: lr_groups must have texts as keys, prefixes of parameters, not {odd[0]!r}")
             values["lr_groups"] = {k: fitting(f"recipe: lr_groups {k}", v, float) for k, v in groups.items()}
         for name, known in CHOICES:
             if name in values and values[name] not in known:
