@@ -21,6 +21,7 @@ from benchmarks.report.build import read_report
 from benchmarks.report.page import build_page
 from benchmarks.report.page.budget import budget_steps
 from benchmarks.report.page.provenance import missing
+from benchmarks.report.plots import plot
 from benchmarks.report.published import Published, beside, published
 from benchmarks.report.tables import latex, table_of
 from benchmarks.store import Store
@@ -361,12 +362,27 @@ def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_
     assert "@media (prefers-color-scheme: dark)" in page and 'name="viewport"' in page
 
 
+@pytest.mark.parametrize(
+    "name", ["flexivit_nano", "weights/somebody/a_flexible_backbone_of_many_words.pth"]
+)
+def test_a_legend_is_whole(tmp_path, name) -> None:
+    store = Store(tmp_path / "run")
+    for backbone in (name, "vit_nano_g8", "vit_nano_g15"):
+        store.append([row(store, backbone, train, 8, [True, False] * 9) for train in (8, 15)])
+    figure = plot(only_answer(store), "grid")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, axes = legend.get_window_extent(), figure.axes[0].get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= axes.y0
+    assert axes.height > 0.5 * figure.bbox.width * 0.9 * 0.9 / 1.25  # the plot stays a plot
+
+
 def test_the_verb_writes_everything_and_what_is_kept(store, tmp_path) -> None:
     done = CliRunner().invoke(run_all.app, ["report", str(store.folder), "--to", str(tmp_path / "kept")])
     assert done.exit_code == 0, done.output
     written = {p.name for p in (store.folder / "report").iterdir()}
     assert {"page.html", "tables.md", "tables.tex", "rows.csv", "verdicts.json"} <= written
-    assert "classification-scenes-finetune-v1-test-top1_grid.png" in written
+    assert {f"classification-scenes-finetune-v1-test-top1_{a}" for a in ("grid.png", "grid.pdf", "macs.pdf")} <= written
     kept = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
     assert (
         "Undecided at grid 8 whether flexivit_nano may replace" in kept and "| flexivit_nano | 8 | 70.0 ± 6.4 |" in kept
