@@ -362,9 +362,7 @@ def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_
     assert "@media (prefers-color-scheme: dark)" in page and 'name="viewport"' in page
 
 
-@pytest.mark.parametrize(
-    "name", ["flexivit_nano", "weights/somebody/a_flexible_backbone_of_many_words.pth"]
-)
+@pytest.mark.parametrize("name", ["flexivit_nano", "weights/somebody/a_flexible_backbone_of_many_words.pth"])
 def test_a_legend_is_whole(tmp_path, name) -> None:
     store = Store(tmp_path / "run")
     for backbone in (name, "vit_nano_g8", "vit_nano_g15"):
