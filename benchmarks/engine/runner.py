@@ -262,7 +262,7 @@ class Runner:
         self.trainer.calibrate(task, trained.model, views)
         asked_for = list(dict.fromkeys(chosen.values()))
         result = self.trainer.sweep(task, trained.model, asked_for, split, self.options.limit)
-        rows = {view: found for view, *found in result.rows}
+        rows = {view: (metrics, samples) for view, metrics, samples in result.rows}
         result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
         result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}
         result.failed = {asked: result.failed[view] for asked, view in chosen.items() if view in result.failed}

@@ -74,7 +74,7 @@ class Drawn(Dataset):
     `blind`: the image is an empty tensor where the data set can give a target without decoding.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, blind: bool = False):
+    def __init__(self, dataset: Any, seed: int, blind: bool = False):
         self.dataset, self.seed, self.blind = dataset, seed, blind and hasattr(dataset, "target")
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, Any, Any]:
@@ -139,7 +139,8 @@ def finetune(
     """
     recipe.check()
     task = task.in_training()
-    dataset, rank, world = task.dataset("train"), accelerator.process_index, accelerator.num_processes
+    dataset: Any = task.dataset("train")
+    rank, world = accelerator.process_index, accelerator.num_processes
     if not len(dataset):
         raise TaskError(f"split 'train' of {task.card.name} is empty")
     if recipe.batch % (world * recipe.accumulate):
@@ -163,13 +164,13 @@ def finetune(
         training.resumed_at.append(training.steps)
     else:
         with accelerator.autocast():
-            count, shown = len(dataset), Drawn(dataset, seed)
-            tell_statistics(task, model, shown, count, schedule.grids, seed, accelerator.device, workers)
+            count, pictures = len(dataset), Drawn(dataset, seed)
+            tell_statistics(task, model, pictures, count, schedule.grids, seed, accelerator.device, workers)
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
         step_module = torch.compile(step_module, dynamic=False)  # a grid is a number that shapes are made of
-    if recipe.clip_per_example:
+    if recipe.clip_per_example and recipe.clip is not None:
         step_module = ExampleClipping(task, model, step_module, recipe.clip, accelerator, training.notes)
     held = None
     if residents is not None and features is None and not skip:
