@@ -62,7 +62,10 @@ class Runner:
         names = options.trackers if self.accelerator.is_main_process else ()
         self.trackers = Trackers(names, store.folder / "trackers", suite.name, self.lines.cell)
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
-        self._identities, self._obstacles = Identities(self._precision(), options.limit), Obstacles(options.skip_broken)
+        self._identities, self._obstacles = (
+            Identities(self._precision(), options.limit),
+            Obstacles(options.skip_broken, self.accelerator.num_processes),
+        )
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:

@@ -80,6 +80,7 @@ class Task:
 
     card: TaskCard  # of the class, or of an instance whose options decide it
     recipe: Recipe = Recipe()
+    gathers: ClassVar[bool] = False  # does a coupled loss look across the batches of all processes of a group?
     skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
     Options: ClassVar[type[Options]] = Options
 

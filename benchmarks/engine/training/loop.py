@@ -23,8 +23,10 @@ from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.randomness import generator, seed_of, training_indices
 from benchmarks.engine.running.interrupts import deferred
 from benchmarks.engine.running.processes import failing_together, in_step, of_main
+from benchmarks.engine.suite import alone_only
 from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.ledger import Ledger
+from benchmarks.engine.training.matrices import block_matrices
 from benchmarks.engine.training.optimizers import (
     Averaged,
     build_optimizer,
@@ -146,8 +148,8 @@ def finetune(
     if recipe.batch % (world * recipe.accumulate):
         cut = f"{world} processes x {recipe.accumulate} micro-batches"
         raise TaskError(f"batch {recipe.batch} cannot be cut into {cut}")
-    if recipe.coupled and world > 1:
-        raise TaskError("a coupled loss sees one process's images only; run it on one process")
+    if world > 1 and (why := alone_only(task)):
+        raise TaskError(why)
     model.to(accelerator.device)
     if world > 1:
         few = [Drawn(dataset, seed)[place] for place in training_indices(seed, 0, 2, len(dataset))]
@@ -157,7 +159,7 @@ def finetune(
     average = Averaged(model, recipe.ema) if recipe.ema else None
     training = Training()
     # whatever moves the weights; else a folder of another run would be continued
-    identity = key_of({"recipe": asdict(recipe), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
+    identity = key_of({"recipe": recipe.decisive(), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
     if checkpoint and of_main(checkpoint.exists()):
         earlier = load_checkpoint(checkpoint, identity, model, optimizer, average, accelerator.device)
         training = Training(**earlier)
@@ -217,7 +219,11 @@ def finetune(
 
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    with deferred() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
+    with (
+        deferred() as interrupted,
+        _traced(schedule) if compile else contextlib.nullcontext(),
+        block_matrices(model, recipe.matrices),
+    ):
         if held is not None:
             steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)
         else:
