@@ -13,7 +13,7 @@ from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import Answer, answers
 from benchmarks.report.answers.matrix import overall
 from benchmarks.report.answers.points import fastest
-from benchmarks.report.answers.questions import Group, entries, failures, newest, title
+from benchmarks.report.answers.questions import Group, entries, failures, newest, shown, smoke_notes, title
 from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.page import build_page, commands, environments
 from benchmarks.report.plots import plot, save_png
@@ -56,8 +56,9 @@ def read_report(stores: Sequence[Store], margin: float | None = None) -> Report:
     if not found:
         names = ", ".join(str(s.path) for s in stores)
         raise ValueError(f"no successful row in {names}; run a suite with --out {stores[0].folder} first")
-    rows = tuple(row for store in stores for row in store.rows())
-    return Report(tuple(stores), rows, tuple(answers(found, margin)), tuple(disagreements(stores)))
+    rows = [row for store in stores for row in store.rows()]
+    notes = (*smoke_notes(rows), *disagreements(stores))
+    return Report(tuple(stores), tuple(shown(rows)), tuple(answers(found, margin)), notes)
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -82,9 +83,13 @@ def write_measured(report: Report, folder: Path) -> Path:
 
     `reading.md` in that folder is taken in where it lies there. Neither pictures nor weights: they may be somebody's.
 
+    Raises: ValueError for rows of a smoke test.
+
     Example: `write_measured(read_report([store]), Path("results/measured/mini"))`
     """
     good = newest(report.rows)
+    if any(row.limit for row in good):
+        raise ValueError("rows of a smoke test (--limit) are not kept as a measurement; run the suite without it")
     folder.mkdir(parents=True, exist_ok=True)
     reading = folder / "reading.md"
     suites = " + ".join(dict.fromkeys(str(r.suite) for r in good))

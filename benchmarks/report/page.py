@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.matrix import matrix, overall
-from benchmarks.report.answers.questions import failures, newest
+from benchmarks.report.answers.questions import failures, newest, shown
 from benchmarks.report.plots import plot, svg
 from benchmarks.report.published import beside
 from benchmarks.report.tables import CAPTION, table_of
@@ -32,7 +32,7 @@ def build_page(stores: Sequence[Store], answers: Sequence[Answer], notes: Sequen
     """
     from jinja2 import Environment, FileSystemLoader
 
-    rows = [row for store in stores for row in store.rows()]
+    rows = shown([row for store in stores for row in store.rows()])
     good = newest(rows)
     parts = []
     for one in answers:
