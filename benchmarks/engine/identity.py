@@ -7,7 +7,6 @@ own data, the effective view and the options of evaluation. Cost, latency and ca
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,14 +37,14 @@ def cell_key(cell: Cell, task: Task) -> str:
     trained = bool(recipe.steps or recipe.candidates)
     return key_of({
         "engine": PROTOCOL, "task": cell.task, "protocol": task.card.protocol, "options": task.options.stage("train"),
-        "recipe": dataclasses.asdict(recipe) if trained else {"steps": 0}, "train": cell.train if trained else None,
+        "recipe": recipe.decisive() if trained else {"steps": 0}, "train": cell.train if trained else None,
         "backbone": cell.backbone, "more": dict(cell.backbone_options), "seed": cell.seed,
     })  # fmt: skip
 
 
 def candidate_key(train_key: str, recipe: Recipe) -> str:
     """Key of the weights that one of several competing recipes leaves."""
-    return key_of({"cell": train_key, "recipe": dataclasses.asdict(recipe)})
+    return key_of({"cell": train_key, "recipe": recipe.decisive()})
 
 
 def view_key(task: Task, view: View) -> str:
