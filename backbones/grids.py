@@ -130,6 +130,8 @@ def parse_schedule(text: str | int | Sequence[int], seed: int = 0) -> GridSchedu
     kind, _, listed = text.rpartition(":")
     kind, by = ("curriculum", "cost") if kind == "curriculum-cost" else (kind or "fixed", "step")
     try:
+        if not text.isascii():  # other scripts' digits are digits to `int`
+            raise ValueError
         grids = tuple(as_pair(tuple(map(int, g.split("x"))) if "x" in g else int(g)) for g in listed.split(","))
     except (ValueError, IndexError):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,13 @@ def plan(
     rates: Path = FILE,
     precision: str = "",
     skip_broken: bool = False,
+    limit: int | None = None,
 ) -> list[Planned]:
     """Every cell of a suite. Looks at the data, once; weights are opened for cells that have rows, to see whether they
     are of these weights and data.
 
     Args:
-        device, precision, skip_broken: of the run that is planned; precision empty: bf16 on a GPU, else float32.
+        device, precision, skip_broken, limit: of the run that is planned; precision empty: bf16 on a GPU, else float32.
         rates: speeds that `bench` has measured.
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
@@ -100,7 +102,7 @@ def plan(
     planned: list[Planned] = []
     known_rates, speed = read_rates(rates), measured_speed(store)
     obstacles = Obstacles(skip_broken)
-    identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")))
+    identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
     for cell in suite.cells:
         task = cell_task(cell, data_root)
         notes = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
@@ -111,7 +113,7 @@ def plan(
         state = "blocked" if missing else "done" if whole else "to do"
         entry = Planned(cell, state, missing, done, notes)
         if costs and state != "done":
-            images = sum(task.card.splits.get(s) or 0 for s in cell.splits)
+            images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
             cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)

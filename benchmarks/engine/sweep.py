@@ -63,6 +63,11 @@ class Lane:
             return found
         return self._prepared[key]
 
+    def narrow(self, part: str, ids: Sequence[int]) -> None:
+        """Only these samples of a part will come."""
+        if hasattr(self.meter, "narrow"):
+            self.meter.narrow(part, ids)
+
     def drop(self, view: View) -> None:
         """Leave a view out from now on."""
         self.views.remove(view)
@@ -120,6 +125,7 @@ def sweep(
     rank: int = 0,
     world: int = 1,
     skip: bool = False,
+    limit: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SweepResult:
     """Evaluate every batch under every view before the next batch is read.
@@ -134,6 +140,7 @@ def sweep(
         token_budget: tokens (images x grid cells) of a forward pass.
         autocast: context of reduced precision, such as `accelerator.autocast`.
         skip: pass over pictures that cannot be read; they are counted in the result.
+        limit: of a smoke test, samples of each part; None: all of them.
         progress: called with images done, images in all, images a second.
 
     Raises: TaskError for an empty split, and for a picture that cannot be read unless they are skipped.
@@ -147,7 +154,10 @@ def sweep(
     pin = torch.device(device).type == "cuda"
     for lanes in passes:
         reader, done = task.reading(lanes[0].views[0]), 0
-        parts = [(p, eval_batches(reader, p, batch, workers, rank, world, skip, pin)) for p in task.parts(split)]
+        parts = [(p, eval_batches(reader, p, batch, workers, rank, world, skip, pin, limit)) for p in task.parts(split)]
+        for part, loader in parts if limit is not None else ():
+            for lane in lanes:
+                lane.narrow(part, task.smoke(part, len(loader.dataset), limit))  # type: ignore[arg-type]
         skipped = {part: Skipped(part) for part, _ in parts}
         total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)  # type: ignore[union-attr]
         with failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(), Watch(model) as watch:

@@ -62,7 +62,8 @@ class Meter(Protocol):
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
         """`(view, metrics in their own units, per-sample values with "ids" or None)` of each view that was seen.
 
-        A meter may have `drop(view)`, which forgets a view whose predictions turned out not to be finite.
+        A meter may have `drop(view)`, which forgets a view whose predictions turned out not to be finite, and
+        `narrow(part, ids)`, which is called before anything else where a smoke test evaluates only these samples.
         """
         ...
 
@@ -243,6 +244,13 @@ class Task:
     def parts(self, split: str) -> tuple[str, ...]:
         """The splits one sweep passes over, in order; k-NN passes over ("train", split)."""
         return (split,)
+
+    def smoke(self, split: str, count: int, limit: int) -> Sequence[int]:
+        """Places of the samples, of `count`, that a smoke test of `limit` evaluates, ascending; evenly spread.
+
+        A task overrides it whose metric needs more: a second picture of a class, the answers of a query.
+        """
+        return [i * count // limit for i in range(limit)] if limit < count else range(count)
 
     def prepare(self, model: nn.Module, split: str) -> Any:
         """Once per pass: text embeddings, prompts. `self.options` and the backbone are those of the view.

@@ -12,7 +12,7 @@ from benchmarks.engine.randomness import training_indices, training_places
 from benchmarks.engine.suite import changed
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.loop import finetune
-from benchmarks.engine.training.muon import MuonAdamW
+from benchmarks.engine.training.updates.muon import MuonAdamW
 from tasks import build_task
 
 

@@ -25,6 +25,7 @@ from benchmarks.engine.running.interrupts import deferred
 from benchmarks.engine.running.processes import failing_together, in_step, of_main
 from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.ledger import Ledger
+from benchmarks.engine.training.matrices import block_matrices
 from benchmarks.engine.training.optimizers import (
     Averaged,
     build_optimizer,
@@ -156,7 +157,7 @@ def finetune(
     average = Averaged(model, recipe.ema) if recipe.ema else None
     training = Training()
     # whatever moves the weights; else a folder of another run would be continued
-    identity = key_of({"recipe": asdict(recipe), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
+    identity = key_of({"recipe": recipe.decisive(), "schedule": asdict(schedule), "seed": seed, "count": len(dataset)})
     if checkpoint and of_main(checkpoint.exists()):
         earlier = load_checkpoint(checkpoint, identity, model, optimizer, average, accelerator.device)
         training = Training(**earlier)
@@ -216,7 +217,11 @@ def finetune(
 
     model.train()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    with deferred() as interrupted, _traced(schedule) if compile else contextlib.nullcontext():
+    with (
+        deferred() as interrupted,
+        _traced(schedule) if compile else contextlib.nullcontext(),
+        block_matrices(model, recipe.matrices),
+    ):
         if held is not None:
             steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)
         else:

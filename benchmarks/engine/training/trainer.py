@@ -200,14 +200,19 @@ class Trainer:
             return None
         return sum(m[task.card.metric.name] for _, m, _ in result.rows) / len(result.rows)
 
-    def sweep(self, task: Task, model: nn.Module, views: Sequence[View], split: str) -> SweepResult:
-        """One pass with this run's device, precision and budget."""
+    def sweep(
+        self, task: Task, model: nn.Module, views: Sequence[View], split: str, limit: int | None = None
+    ) -> SweepResult:
+        """One pass with this run's device, precision and budget.
+
+        What is chosen on minival is chosen on all of it, so that a smoke test leaves what a whole run would.
+        """
         a = self.accelerator
         return sweep(
             task, model, views, split, device=a.device, batch=self.options.batch,
             token_budget=self.options.token_budget, workers=self.options.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
-            skip=may_skip(task, self.options.skip_broken), progress=self._looking(split, len(views)),
+            skip=may_skip(task, self.options.skip_broken), limit=limit, progress=self._looking(split, len(views)),
         )  # fmt: skip
 
     def calibrate(self, task: Task, model: nn.Module, views: Sequence[View]) -> None:

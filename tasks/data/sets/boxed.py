@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.data.boxes.columns import BoxLabels, read_box_labels
 from tasks.data.boxes.protocols import Protocol, protocol_of
 from tasks.data.boxes.unusual import box_faults
-from tasks.data.cards import Form, SetCard, SplitCard, find_card
+from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
 from tasks.data.errors import DataError, Missing, Wrong, shown
 from tasks.data.readers.files import Files, Members, listing, tar_members
@@ -262,6 +262,7 @@ def boxed_set(name: str, root: str | Path) -> BoxedSet:
     Example: `boxed_set("lvis_coco80", "data").splits == ("train", "minival", "val", "real")`
     """
     root = Path(root)
+    check_name(name)
     try:
         card = find_card(name, KIND, root)
     except Wrong as error:
