@@ -28,6 +28,16 @@ _numpy: Any = np._core.multiarray  # type: ignore[attr-defined]
 HARMLESS += [(_numpy.scalar, "numpy.core.multiarray.scalar"), _numpy.scalar, _numpy._reconstruct]
 
 
+class Unread:
+    """Stands for what mmengine keeps beside weights, its log of losses, so that a file is read without mmengine."""
+
+    def __init__(self, *_: Any):
+        pass
+
+
+HARMLESS += [(Unread, "mmengine.logging.history_buffer.HistoryBuffer"), (Unread, "builtins.getattr")]
+
+
 def read_checkpoint(path: str | Path) -> Any:
     """All that a file holds, tensors on the CPU. Raises WeightsError for a missing, truncated or unsafe file."""
     file = Path(path)
