@@ -23,7 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folder of a run, or several for one page.")],
     margin: Margin = None,
-    latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Print the best choice under so many ms, as `latency` measured them.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where it is written; default FOLDER/report, of several results/reports/A+B.")
     ] = None,
@@ -48,7 +50,7 @@ def report(
         return
     found = read_report(stores, margin)
     if latency is not None:
-        print("\n".join(latency_lines(found.answers, latency)))
+        print("\n".join(latency_lines(found, latency)))
         return
     for note in found.notes:
         print(f"note: {note}")
@@ -75,6 +77,7 @@ def compare(
     Example: run_all.py compare flexivit_nano vit_nano_g8 --run results/runs/mini --margin 0.5
     """
     from benchmarks.report.answers.pairwise import compare_backbones, compare_folders, folder_with, text_of
+    from benchmarks.report.answers.questions import smoke_notes
     from benchmarks.report.answers.verdicts import pairwise_json
     from benchmarks.store import Store
 
@@ -90,7 +93,9 @@ def compare(
                 raise ValueError(f"no rows in {store.path}; run a suite with --out {store.folder} first")
         found, notes = compare_folders(stores[0], stores[1], margin)
     else:
-        found = compare_backbones(Store(run or folder_with(first, second), trust), first, second, margin)
+        stores = [Store(run or folder_with(first, second), trust)]
+        found = compare_backbones(stores[0], first, second, margin)
+    notes = [*smoke_notes([row for store in stores for row in store.rows()]), *notes]
     if as_json:
         print(json.dumps({"notes": notes, "comparisons": [pairwise_json(v) for v in found]}, indent=1))
         return

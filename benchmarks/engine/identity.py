@@ -99,13 +99,16 @@ class Identity:
 class Identities:
     """Identities of cells; weights and data are hashed once for all cells that share them.
 
-    Args: precision: of training and evaluation, as `precision_name` says.
+    Args:
+        precision: of training and evaluation, as `precision_name` says.
+        limit: of a smoke test, whose rows have keys of their own; its weights are those of a whole run.
 
     Example: `Identities("float32").of(cell, task).rows`
     """
 
-    def __init__(self, precision: str):
+    def __init__(self, precision: str, limit: int | None = None):
         self.precision = precision
+        self._part = {} if limit is None else {"limit": limit}
         self._data: dict[str, str] = {}
         self._weights: dict[str, str] = {}
 
@@ -124,7 +127,8 @@ class Identities:
                 # the `norm` resize is calibrated on training pictures
                 parts = (*task.parts(split), *(("train",) if view.resize == "norm" else ()))
                 data[split, view] = {part: self.fingerprint(cell, task, part) for part in parts}
-                rows[split, view] = key_of({"train": train, "split": split, "data": data[split, view], "view": key})
+                found = {"train": train, "split": split, "data": data[split, view], "view": key}
+                rows[split, view] = key_of(found | self._part)
         return Identity(asked, train, weights, train_data, data, rows, views)
 
     def weights(self, cell: Cell) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from tasks.data.errors import Missing, Wrong, nearest, one_line
+from tasks.data.errors import Missing, Wrong, nearest, one_line, shown
 
 CARDS = Path(__file__).parent / "sets" / "cards"
 OWN = "sets"  # folder of a user's cards under the data root
@@ -69,6 +69,8 @@ class Form(_Strict):
     mask_suffixes: tuple[str, ...] = ()
     mask_values: dict[str, dict[int, int]] = {}  # suffix of masks -> stored value -> class; others are ignored
     mmseg: str = ""  # mmsegmentation's data set class
+    drive: str = ""  # what the names of frames of one drive begin with, as a pattern; "": pictures are independent
+    drive_block: int = 0  # so many successive frames of a drive are one independent sample; 0: the whole drive is
     negatives: str = ""  # file of categories known to be absent
     accepts: tuple[str, ...] = ()
 
@@ -157,6 +159,16 @@ def known_card(name: str) -> SetCard:
     return _READ[name]
 
 
+def check_name(name: str) -> None:
+    """Raises: Wrong for what can be neither a set's name nor a path: nothing, unprintable characters, too long."""
+    if not name.strip():
+        raise Wrong("must be a set's name or a path, not nothing", place="data")
+    if not name.isprintable():
+        raise Wrong("has characters that cannot be printed: no name and no path", place=f"data {shown(name)}")
+    if len(name.encode()) > 4000 or any(len(part.encode()) > 255 for part in Path(name).parts):
+        raise Wrong("is too long for a name or a path", place=f"data {shown(name)}")
+
+
 def find_card(name: str, kind: str, root: str | Path = ".") -> SetCard:
     """The card of a known set, of `sets/NAME.yaml` under the data root, or of a card's own path.
 
@@ -164,6 +176,7 @@ def find_card(name: str, kind: str, root: str | Path = ".") -> SetCard:
 
     Example: `find_card("cars98", "classes").form("classes").sizes() == {"train": 2857, "test": 980}`
     """
+    check_name(name)
     own = Path(root) / (name if name.endswith((".yaml", ".yml")) else f"{OWN}/{name}.yaml")
     if own.is_file():
         card = read_card(own)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tasks.contract import Grid, TaskError
 from tasks.contract.frozen import Frozen
 from tasks.protocols import protocol
-from tasks.text.towers import longest
+from tasks.text.towers import encode_tokens, longest
 
 PROTOCOL = protocol("retrieval")
 BERT = PROTOCOL.value("bert")
@@ -31,7 +31,9 @@ TEXT: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LOSSES = ("sigmoid", "contrastive")
 # how open_clip builds a tower whose kept tokens do not depend on those that follow; what it takes where nothing is said
-CAUSAL = {"no_causal_mask": False, "embed_cls": False, "pool_type": "argmax"}
+CAUSAL = {
+    "no_causal_mask": False, "embed_cls": False, "pool_type": "argmax", "proj_type": "linear", "proj_bias": False,
+}  # fmt: skip
 WIDTHS = 4
 
 
@@ -165,8 +167,10 @@ class LiT(nn.Module):
         return F.normalize(self.projection(pooled), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """int64 [B, context] -> [B, D] of length 1."""
-        return F.normalize(self.text(tokens), dim=-1)
+        """int64 [B, L] -> [B, D] of length 1; L is the tower's context, or less as `trimmed` leaves it."""
+        context = getattr(self.text, "num_pos", None)  # of open_clip's own towers, whose mask has one size
+        short = context is not None and tokens.shape[1] < context
+        return F.normalize(encode_tokens(self.text, tokens) if short else self.text(tokens), dim=-1)
 
     def contrast(self, image: Tensor, text: Tensor) -> Tensor:
         """open_clip's loss over the batches of all processes together; a scalar."""

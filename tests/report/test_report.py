@@ -15,7 +15,6 @@ from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
 from benchmarks.report.answers.matrix import matrix, overall, tally
 from benchmarks.report.answers.pairwise import compare_backbones
-from benchmarks.report.answers.points import fastest
 from benchmarks.report.answers.questions import entries
 from benchmarks.report.build import read_report
 from benchmarks.report.page import build_page
@@ -87,7 +86,6 @@ def test_the_answer_is_the_verdict_at_the_grid_the_fixed_model_was_made_for(stor
     assert "margin 1 (one training run each, 200 pictures; Holm over 3 grids)" in answer.details()[0][1][2]
     assert "95 % intervals per grid" in answer.lines()[-1]
     assert "Surely within 1 point and cheapest: vit_nano_g8 at grid 4" in answer.best_line()
-    assert fastest(answer.points, 1.0).grid == "4" and fastest(answer.points, 1e-9) is None
     later = Store(store.folder.parent / "later")
     for r in store.rows():  # a run without seed 0 says the same
         later.save_samples(r.row_key, store.samples(r))
@@ -197,7 +195,7 @@ def test_other_units_and_lower_is_better(tmp_path) -> None:
     answer = only_answer(store)
     half = student.ppf(0.975, 2) * 0.07 / 3**0.5
     assert table_of(answer).lines == (("flexivit_nano", "8", f"4.57 ± {half:.2f}"),)
-    assert table_of(answer).title.endswith("rmse in m") and "457" not in build_page([store], [answer])
+    assert table_of(answer).title.endswith("rmse in m") and ">457" not in build_page([store], [answer])
     assert answer.rules.margin is None and not answer.rules.higher and not answer.rules.fraction
 
 
@@ -231,7 +229,7 @@ def test_options_limits_and_contents_are_tables_and_views_are_columns_never_seed
         store.append([{**row(store, "flexivit_nano", 8, 4, np.ones(200), **more), "row_key": key}])
     found = {a.group[1]: len(a.points) for a in answers(entries([store]))}
     moved = f"scenes contents={data_key(alone['moved'])[:8]}"
-    assert found == {"scenes": 6, "scenes crop=resmall": 1, "scenes limit=20": 1, moved: 1}
+    assert found == {"scenes": 6, "scenes crop=resmall": 1, moved: 1}  # and not the smoke test
     views = Store(store.folder.parent / "views")
     options = [{"view_options": {"neighbours": k}, "row_key": f"k{k}"} for k in (1, 20)] + [{"resize": "bilinear"}]
     views.append([row(views, "flexivit_nano", 8, 4, np.ones(200), **o) | o for o in options])
@@ -300,29 +298,12 @@ def test_compare_backbones_of_a_folder_and_folders(store, tmp_path, monkeypatch)
             called(*arguments)
 
 
-def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_path) -> None:
-    evil = "<script>alert(1)</script>"
-    failed = {"status": "failed", "error": f"torn {evil}", "label": f"f {evil}", "task": "t", "backbone": "b"}
-    store.append([{**row(store, evil, 8, 8, [True] * 200), "suite": evil, "label": evil}, failed])
-    (store.folder / "pictures").mkdir()
-    (tmp_path / "secret.png").write_bytes(b"secret")
-    (store.folder / "pictures" / "index.json").write_text(json.dumps({"../../secret.png": evil, "/etc/passwd": "x"}))
-    report = read_report([store])
-    page = build_page([store], report.answers)
-    assert evil not in report.markdown() and "&lt;script" in report.markdown()
-    assert evil not in page and "&lt;script&gt;" in page and "<script" not in page
-    assert "c2VjcmV0" not in page and "<figure>" not in page
-    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)  # nothing is fetched from elsewhere
-    assert "/somewhere" not in page and "…/data" in page
-    assert "@media (prefers-color-scheme: dark)" in page and 'name="viewport"' in page
-
-
 def test_the_verb_writes_everything_and_what_is_kept(store, tmp_path) -> None:
     done = CliRunner().invoke(run_all.app, ["report", str(store.folder), "--to", str(tmp_path / "kept")])
     assert done.exit_code == 0, done.output
     written = {p.name for p in (store.folder / "report").iterdir()}
     assert {"page.html", "tables.md", "tables.tex", "rows.csv", "verdicts.json"} <= written
-    assert "classification-scenes-finetune-v1-test-top1_grid.png" in written
+    assert {f"classification-scenes-finetune-v1-test-top1_{a}" for a in ("grid.png", "grid.pdf", "macs.pdf")} <= written
     kept = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
     assert (
         "Undecided at grid 8 whether flexivit_nano may replace" in kept and "| flexivit_nano | 8 | 70.0 ± 6.4 |" in kept
@@ -335,8 +316,6 @@ def test_the_verb_writes_everything_and_what_is_kept(store, tmp_path) -> None:
     assert "revision abc" in kept and "/somewhere" not in kept
     tex = latex(answers(entries([store])))
     assert r"flexivit\_nano & 8 & 70.0 $\pm$ 6.4" in tex and tex.count(r"\toprule") == 1
-    quick = CliRunner().invoke(run_all.app, ["report", str(store.folder), "--latency", "1"])
-    assert "vit_nano_g8 at grid 4" in quick.output
     with pytest.raises(ValueError, match="run a suite with --out"):
         CliRunner().invoke(run_all.app, ["report", str(tmp_path / "none")], catch_exceptions=False)
 
