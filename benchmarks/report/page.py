@@ -70,14 +70,15 @@ def _both(one: Answer, against: str) -> dict[str, str]:
 
 
 def _costs(rows: Sequence[Row]) -> list[list[str]]:
-    """A line for each backbone, image size and grid; the fastest pass that was seen."""
+    """A line for each backbone, image size and grid, or grids that are averaged; the fastest pass that was seen."""
     seen: dict[tuple[str, int, str], list[Any]] = {}
     for row in rows:
         cost = row.get("cost") or {}
-        entry = seen.setdefault((row["backbone"], row.get("image_size") or 0, str(row["eval_grid"])), [None, 0.0])
+        grids = "+".join(map(str, cost.get("grids") or [row["eval_grid"]]))
+        entry = seen.setdefault((row["backbone"], row.get("image_size") or 0, grids), [None, 0.0])
         entry[0] = cost.get("macs") or entry[0]
         entry[1] = max(entry[1], cost.get("images_per_second") or 0.0)
-    order = sorted(seen.items(), key=lambda x: (x[0][0], x[0][1], int(x[0][2].split("x")[0])))
+    order = sorted(seen.items(), key=lambda x: (x[0][0], x[0][1], int(re.split("[x+]", x[0][2])[0])))
     return [
         [name, str(side or "-"), grid, f"{macs / 1e9:.4g}" if macs else "-", f"{rate:.0f}" if rate else "-"]
         for (name, side, grid), (macs, rate) in order
