@@ -16,8 +16,10 @@ demo: setup
 .PHONY: setup test slow mutants browser slurm lint models nano
 setup: .venv/.installed
 
+# Two processes, a file of tests in one of them: they cost the time, and more of them want more memory
+TESTERS ?= 2
 test: setup lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile
 
 slow: setup
 	$(BIN)/python -m pytest -q -m slow
@@ -36,6 +38,7 @@ slurm: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
 
 # Where there is a GPU: tests, speeds beside timm, ten grids in one pass, the nano trainings; 25 minutes at most.
 # make gpu OUT=results/runs/gpu DATA=path/to/data

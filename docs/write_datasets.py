@@ -36,6 +36,8 @@ def page() -> str:
 
 def _section(kind: str) -> Iterator[str]:
     yield f"## {TITLES[kind]}\n"
+    if kind == "boxes":
+        yield "Sets of the layout `coco` are scored by COCO's rules, those of `lvis` by LVIS'.\n"
     yield "| set | what | pictures a split | held out | layout | read from | where to get it | licence |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for card in known_cards().values():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(2)
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side: one thread each, and the same for what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session", autouse=True)

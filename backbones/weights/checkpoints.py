@@ -24,8 +24,18 @@ HOLDERS = (
 )  # fmt: skip
 # what training scripts write beside weights and what no unpickling can misuse
 HARMLESS: list[Any] = [argparse.Namespace, np.dtype, np.ndarray, type(np.dtype("f8")), type(np.dtype("i8"))]
-HARMLESS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar"), np._core.multiarray.scalar]
-HARMLESS += [np._core.multiarray._reconstruct]
+_numpy: Any = np._core.multiarray  # type: ignore[attr-defined]
+HARMLESS += [(_numpy.scalar, "numpy.core.multiarray.scalar"), _numpy.scalar, _numpy._reconstruct]
+
+
+class Unread:
+    """Stands for what mmengine keeps beside weights, its log of losses, so that a file is read without mmengine."""
+
+    def __init__(self, *_: Any):
+        pass
+
+
+HARMLESS += [(Unread, "mmengine.logging.history_buffer.HistoryBuffer"), (Unread, "builtins.getattr")]
 
 
 def read_checkpoint(path: str | Path) -> Any:

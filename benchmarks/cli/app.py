@@ -22,7 +22,7 @@ import typer
 from benchmarks.cli.bench import bench
 from benchmarks.cli.conformance import check_backbone, check_task
 from benchmarks.cli.errors import run_verb
-from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.options import DataRoot, Device, Limit, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.cli.report import AsJson, compare, report
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
@@ -52,7 +52,9 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"flexivit-transfer {version('flexivit-transfer')}")
+        from benchmarks.store.environment import revision
+
+        print(f"flexivit-transfer {version('flexivit-transfer')}, revision {revision() or 'unknown'}")
         raise typer.Exit
 
 
@@ -131,6 +133,7 @@ def plan(
     ] = "",
     precision: Annotated[str, typer.Option(help="Of the run: no or bf16; default: bf16 on a GPU.")] = "",
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count rows that passed over pictures.")] = False,
+    limit: Limit = None,
     rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
     margin: Annotated[
         float | None, typer.Option(help="Also which pictures and seeds would decide it: points for per cent.")
@@ -154,7 +157,7 @@ def plan(
     found = load_suite(suite, data_root, settings or [], listed(only))
     store, device = Store(folder_of(suite, out)), device or device_here()
     with progress_shown():
-        cells = planned(found, store, data_root, device, rates=rates, precision=precision, skip_broken=skip_broken)
+        cells = planned(found, store, data_root, device, True, rates, precision, skip_broken, limit)
     foreseen = []
     if margin is not None:
         from benchmarks.report.foresight import Assumptions, foresee

@@ -93,7 +93,7 @@ def _of_file(error: OSError, text: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """` at benchmarks/report/page.py:120`, the deepest line of ours that the error came through."""
+    """` at benchmarks/report/build.py:120`, the deepest line of ours that the error came through."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename.startswith(OURS) and f.filename != __file__] or list(frames)
     if not own:

@@ -14,6 +14,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as
 Only = Annotated[
     list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, data=, seed=; wildcards, a|b.")
 ]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Smoke test: evaluate so many samples of a split; its rows stand apart.")
+]
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Import tasks and backbones that rows name as module:callable: they are code.")

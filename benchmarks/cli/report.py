@@ -75,6 +75,7 @@ def compare(
     Example: run_all.py compare flexivit_nano vit_nano_g8 --run results/runs/mini --margin 0.5
     """
     from benchmarks.report.answers.pairwise import compare_backbones, compare_folders, folder_with, text_of
+    from benchmarks.report.answers.questions import smoke_notes
     from benchmarks.report.answers.verdicts import pairwise_json
     from benchmarks.store import Store
 
@@ -90,7 +91,9 @@ def compare(
                 raise ValueError(f"no rows in {store.path}; run a suite with --out {store.folder} first")
         found, notes = compare_folders(stores[0], stores[1], margin)
     else:
-        found = compare_backbones(Store(run or folder_with(first, second), trust), first, second, margin)
+        stores = [Store(run or folder_with(first, second), trust)]
+        found = compare_backbones(stores[0], first, second, margin)
+    notes = [*smoke_notes([row for store in stores for row in store.rows()]), *notes]
     if as_json:
         print(json.dumps({"notes": notes, "comparisons": [pairwise_json(v) for v in found]}, indent=1))
         return

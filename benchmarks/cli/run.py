@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli.options import DataRoot, Device, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.options import DataRoot, Device, Limit, Only, Out, Set, SuiteName, folder_of, listed
 
 
 class Where(StrEnum):
@@ -27,6 +27,7 @@ def run(
     settings: Set = None,
     only: Only = None,
     device: Device = "",
+    limit: Limit = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes that share the cells, here (1) or in each job (one a GPU).")
     ] = None,
@@ -92,7 +93,7 @@ def run(
         check_trackers(tracker)
     options = RunOptions(
         device, precision, every, batch, token_budget, workers, compile, tuple(tracker or ()), skip_broken,
-        resident_gib,
+        resident_gib, limit,
     )  # fmt: skip
     work = Work(found, folder_of(suite, out), data_root, options)
     if here:

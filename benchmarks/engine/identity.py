@@ -7,7 +7,6 @@ own data, the effective view and the options of evaluation. Cost, latency and ca
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,14 +37,14 @@ def cell_key(cell: Cell, task: Task) -> str:
     trained = bool(recipe.steps or recipe.candidates)
     return key_of({
         "engine": PROTOCOL, "task": cell.task, "protocol": task.card.protocol, "options": task.options.stage("train"),
-        "recipe": dataclasses.asdict(recipe) if trained else {"steps": 0}, "train": cell.train if trained else None,
+        "recipe": recipe.decisive() if trained else {"steps": 0}, "train": cell.train if trained else None,
         "backbone": cell.backbone, "more": dict(cell.backbone_options), "seed": cell.seed,
     })  # fmt: skip
 
 
 def candidate_key(train_key: str, recipe: Recipe) -> str:
     """Key of the weights that one of several competing recipes leaves."""
-    return key_of({"cell": train_key, "recipe": dataclasses.asdict(recipe)})
+    return key_of({"cell": train_key, "recipe": recipe.decisive()})
 
 
 def view_key(task: Task, view: View) -> str:
@@ -100,13 +99,16 @@ class Identity:
 class Identities:
     """Identities of cells; weights and data are hashed once for all cells that share them.
 
-    Args: precision: of training and evaluation, as `precision_name` says.
+    Args:
+        precision: of training and evaluation, as `precision_name` says.
+        limit: of a smoke test, whose rows have keys of their own; its weights are those of a whole run.
 
     Example: `Identities("float32").of(cell, task).rows`
     """
 
-    def __init__(self, precision: str):
+    def __init__(self, precision: str, limit: int | None = None):
         self.precision = precision
+        self._part = {} if limit is None else {"limit": limit}
         self._data: dict[str, str] = {}
         self._weights: dict[str, str] = {}
 
@@ -128,7 +130,8 @@ class Identities:
                 # the `norm` resize is calibrated on training pictures
                 parts = (*task.parts(split), *(("train",) if view.resize == "norm" else ()))
                 data[split, view] = {part: self.fingerprint(cell, task, part) for part in parts}
-                rows[split, view] = key_of({"train": train, "split": split, "data": data[split, view], "view": key})
+                found = {"train": train, "split": split, "data": data[split, view], "view": key}
+                rows[split, view] = key_of(found | self._part)
         return Identity(asked, train, weights, train_data, data, rows, views)
 
     def weights(self, cell: Cell) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from backbones.registry import availability
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import FILE, read_rates
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
-from benchmarks.engine.suite import Cell, Suite, cell_task, recipe_of
+from benchmarks.engine.suite import Cell, Suite, alone_only, cell_task, recipe_of
 from benchmarks.store import Store, key_of
 from tasks import build_task
 from tasks.contract import Task
@@ -51,17 +52,21 @@ class Planned:
 class Obstacles:
     """What blocks cells: their recipe, data or weights that are not there; asked once for cells that share it.
 
+    Args: processes: those of a group that trains each cell together.
+
     Example: `Obstacles().of(cell, task)` is `[]` where the cell can be run
     """
 
-    def __init__(self, skip_broken: bool = False) -> None:
+    def __init__(self, skip_broken: bool = False, processes: int = 1) -> None:
         self._known: dict[str, list[str]] = {}
-        self._skip_broken = skip_broken
+        self._skip_broken, self._together = skip_broken, processes > 1
 
     def of(self, cell: Cell, task: Task) -> list[str]:
         """A line for each obstacle, with where to get what is missing."""
         if cell.problem:
             return [cell.problem]
+        if self._together and (why := alone_only(task)):
+            return [f"{cell.task}: {why}"]
         data = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
         if data not in self._known:
             self._known[data] = missing_of(task, cell.splits, self._skip_broken)
@@ -88,12 +93,13 @@ def plan(
     rates: Path = FILE,
     precision: str = "",
     skip_broken: bool = False,
+    limit: int | None = None,
 ) -> list[Planned]:
     """Every cell of a suite. Looks at the data, once; weights are opened for cells that have rows, to see whether they
     are of these weights and data.
 
     Args:
-        device, precision, skip_broken: of the run that is planned; precision empty: bf16 on a GPU, else float32.
+        device, precision, skip_broken, limit: of the run that is planned; precision empty: bf16 on a GPU, else float32.
         rates: speeds that `bench` has measured.
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
@@ -101,10 +107,11 @@ def plan(
     planned: list[Planned] = []
     known_rates, speed = read_rates(rates), measured_speed(store)
     obstacles = Obstacles(skip_broken)
-    identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")))
+    identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
     for cell in suite.cells:
         task = cell_task(cell, data_root)
         notes = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
+        notes += [why] if (why := alone_only(task)) else []
         missing, done = obstacles.of(cell, task), []
         if not missing and any(entry.ok for entry in store.entries(cell_key(cell, task))):
             done = list(rows_of(identities.of(cell, task), store, skip_broken).values())
@@ -112,7 +119,7 @@ def plan(
         state = "blocked" if missing else "done" if whole else "to do"
         entry = Planned(cell, state, missing, done, notes)
         if costs and state != "done":
-            images = sum(task.card.splits.get(s) or 0 for s in cell.splits)
+            images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
             side, passes = task.card.image_size, [g for v in cell.views for g in task.passes(v)]

@@ -62,7 +62,10 @@ class Runner:
         names = options.trackers if self.accelerator.is_main_process else ()
         self.trackers = Trackers(names, store.folder / "trackers", suite.name, self.lines.cell)
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
-        self._identities, self._obstacles = Identities(self._precision()), Obstacles(options.skip_broken)
+        self._identities, self._obstacles = (
+            Identities(self._precision(), options.limit),
+            Obstacles(options.skip_broken, self.accelerator.num_processes),
+        )
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:
@@ -79,6 +82,9 @@ class Runner:
         beside = f", {self.options.workers} processes decode" if self.options.workers else ""
         where = f"{self.accelerator.device}, precision {self._precision()}{beside}"
         self.lines.say(f"{self.suite.name}: {count} cells on {where}")
+        if self.options.limit:
+            told = f"{self.options.limit} samples of each split are evaluated"
+            self.lines.say(f"smoke test: {told}; its rows are marked, and stand in no table with whole ones")
         for number, cell in enumerate(self.suite.cells, 1):
             if not self._one(cell, f"[{number}/{count}]", summary, wait=False):
                 waiting.append((number, cell))
@@ -155,7 +161,7 @@ class Runner:
         text = one_line(error)
         if self.accelerator.is_main_process:
             try:
-                self.store.append([failed_row(cell, task, error, more)])
+                self.store.append([failed_row(cell, task, error, {**more, "limit": self.options.limit})])
             except Exception as unwritten:  # the other cells may still find room
                 text += f" (and no row of it could be written: {text_of(unwritten)})"
         summary.failed.append((cell.label, text))
@@ -178,7 +184,9 @@ class Runner:
             self.lines.begin(place, cell.label, "done")
             return
         self.lines.begin(place, cell.label, f"{len(todo)} of {len(identity.rows)} rows to do")
-        asked = asked_of(cell, task, started) | {"train_key": identity.train, "weights_hash": identity.weights}
+        asked = asked_of(cell, task, started) | {
+            "train_key": identity.train, "weights_hash": identity.weights, "limit": self.options.limit,
+        }  # fmt: skip
         with self._tracked(identity.train, asked):
             trained = self.trainer.obtain(cell, task, identity)
             for split in cell.splits:
@@ -188,7 +196,8 @@ class Runner:
                 result = self._evaluate(task, trained, views, split)
                 rows = self._write(result, trained, task, asked, split, identity, started, clock)
                 if self.accelerator.is_main_process:
-                    self._pictures(cell, task, trained, split, result)
+                    if not self.options.limit:  # they are of samples by their place in the whole split
+                        self._pictures(cell, task, trained, split, result)
                     self.trackers.evaluation(rows)
                 self.lines.cell(shown_values(task, split, rows))
                 for note in dict.fromkeys(n for r in rows for n in r.notes):
@@ -254,15 +263,17 @@ class Runner:
         """One pass; what won on minival is evaluated under each view's own key."""
         chosen = {v: dataclasses.replace(v, options=tuple((trained.choice | dict(v.options)).items())) for v in views}
         self.trainer.calibrate(task, trained.model, views)
-        result = self.trainer.sweep(task, trained.model, list(dict.fromkeys(chosen.values())), split)
-        rows = {view: found for view, *found in result.rows}
+        asked_for = list(dict.fromkeys(chosen.values()))
+        result = self.trainer.sweep(task, trained.model, asked_for, split, self.options.limit)
+        rows = {view: (metrics, samples) for view, metrics, samples in result.rows}
         result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
         result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}
         result.failed = {asked: result.failed[view] for asked, view in chosen.items() if view in result.failed}
         name = task.card.metric.name
         for asked, metrics, _ in result.rows:
-            if not math.isfinite(metrics[name]):
-                result.failed[asked] = f"{name} at {asked} is {metrics[name]}"
+            value = metrics.get(name, math.nan)  # AP of pictures without a box is left out
+            if not math.isfinite(value):
+                result.failed[asked] = f"{name} at {asked} is {value}"
         result.rows = [row for row in result.rows if row[0] not in result.failed]
         return result
 

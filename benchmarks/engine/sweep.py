@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class Lane:
     def __init__(self, task: Task, views: Sequence[View], split: str):
         self.task, self.views, self.split = task, list(views), split
         self.meter = task.at(views[0]).meter(split)
-        self._prepared: dict[tuple, Any] = {}
+        self._prepared: dict[tuple[Any, ...] | None, Any] = {}
 
     def prepared(self, model: nn.Module, view: View) -> Any:
         """What `Task.prepare` gives under the view; once, unless it runs the backbone, which each view binds anew."""
@@ -62,6 +62,11 @@ class Lane:
             self._prepared[key if calls else None] = found
             return found
         return self._prepared[key]
+
+    def narrow(self, part: str, ids: Sequence[int]) -> None:
+        """Only these samples of a part will come."""
+        if hasattr(self.meter, "narrow"):
+            self.meter.narrow(part, ids)
 
     def drop(self, view: View) -> None:
         """Leave a view out from now on."""
@@ -120,6 +125,7 @@ def sweep(
     rank: int = 0,
     world: int = 1,
     skip: bool = False,
+    limit: int | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SweepResult:
     """Evaluate every batch under every view before the next batch is read.
@@ -134,6 +140,7 @@ def sweep(
         token_budget: tokens (images x grid cells) of a forward pass.
         autocast: context of reduced precision, such as `accelerator.autocast`.
         skip: pass over pictures that cannot be read; they are counted in the result.
+        limit: of a smoke test, samples of each part; None: all of them.
         progress: called with images done, images in all, images a second.
 
     Raises: TaskError for an empty split, and for a picture that cannot be read unless they are skipped.
@@ -147,9 +154,12 @@ def sweep(
     pin = torch.device(device).type == "cuda"
     for lanes in passes:
         reader, done = task.reading(lanes[0].views[0]), 0
-        parts = [(p, eval_batches(reader, p, batch, workers, rank, world, skip, pin)) for p in task.parts(split)]
+        parts = [(p, eval_batches(reader, p, batch, workers, rank, world, skip, pin, limit)) for p in task.parts(split)]
+        for part, loader in parts if limit is not None else ():
+            for lane in lanes:
+                lane.narrow(part, task.smoke(part, len(loader.dataset), limit))  # type: ignore[arg-type]
         skipped = {part: Skipped(part) for part, _ in parts}
-        total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)  # type: ignore[union-attr]
+        total = sum(len(chunk) for _, loader in parts for chunk in cast(Iterable[list[int]], loader.batch_sampler))
         with failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(), Watch(model) as watch:
             for part, found in ahead(_stream(parts, skipped), device):
                 moved = normalised_once(model, found)

@@ -28,5 +28,5 @@ class Work:
         on_gpu = gpus or self.options.device.startswith("cuda")
         return {
             "device": "cuda" if on_gpu else "cpu", "precision": self.options.precision, "costs": False,
-            "skip_broken": self.options.skip_broken,
+            "skip_broken": self.options.skip_broken, "limit": self.options.limit,
         }  # fmt: skip

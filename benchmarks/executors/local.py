@@ -118,9 +118,15 @@ def _helper(more: Mapping[str, str], piped: bool) -> subprocess.Popen[str]:
 
     environment = {**os.environ, **more, HELPER: "1", **({PIPED: "1"} if piped else {})}
     return subprocess.Popen(
-        [sys.executable, *sys.argv, "--jobs", "1"], stdin=subprocess.DEVNULL, env=environment, process_group=0,
+        [sys.executable, *again(), "--jobs", "1"], stdin=subprocess.DEVNULL, env=environment, process_group=0,
         stdout=subprocess.PIPE if piped else None, encoding="utf-8", errors="replace",
     )  # fmt: skip
+
+
+def again() -> list[str]:
+    """What this process was started with, after the interpreter: a script, or `-m MODULE`; and its arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [*(["-m", spec.name] if spec is not None else sys.argv[:1]), *sys.argv[1:]]
 
 
 def _stop(helpers: Sequence[subprocess.Popen[str]]) -> None:

@@ -198,7 +198,8 @@ def _sbatch(calls: Sequence[CellsJob], folder: Path, name: str, resources: Resou
     """Ids of the jobs, in the order of `calls`."""
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=TIMEOUTS)
     # where the software is not installed, a job finds it as this process did; PYTHONPATH may be empty
-    setup = [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+    # and a `tasks.py` in the folder of the command is not taken for ours
+    setup = [f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
     asked: dict[str, Any] = {}
     if resources.cpus:
         setup.append(f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{resources.cpus}}}")

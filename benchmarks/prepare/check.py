@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.prepare.packs import PACKS
 from tasks import build_task
 from tasks.contract import Task, TaskError
+from tasks.data.boxes.protocols import Protocol
 from tasks.data.cards import known_cards
 from tasks.data.checks.inspection import inspect
 from tasks.data.errors import DataError, Missing, Wrong, nearest
@@ -24,6 +25,8 @@ TASKS = {
     "classes": "classification", "masks": "segmentation", "captions": "retrieval", "boxes": "detection",
     "landmarks": "landmark_retrieval",
 }  # fmt: skip
+
+RULES = {Protocol.lvis: "LVIS' rules", Protocol.coco: "COCO's rules"}
 
 
 @dataclass
@@ -150,6 +153,8 @@ def _describe(checked: Checked, task: Any, reported: tuple[str, ...]) -> None:
         names = shown.labels.names if isinstance(shown, Boxed) else shown.meaning.names
         checked.classes, checked.first, checked.last = len(names), names[0], names[-1]
     checked.sample = _sample(shown)
+    if isinstance(shown, Boxed):
+        checked.sample += f", scored by {RULES[data.rules]}"
 
 
 def _sample(split: Split) -> str:

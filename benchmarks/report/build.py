@@ -13,10 +13,10 @@ from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import Answer, answers
 from benchmarks.report.answers.matrix import overall
 from benchmarks.report.answers.points import fastest
-from benchmarks.report.answers.questions import Group, entries, failures, newest, title
+from benchmarks.report.answers.questions import Group, entries, failures, newest, shown, smoke_notes, title
 from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.page import build_page, commands, environments
-from benchmarks.report.plots import plot, save_png
+from benchmarks.report.plots import plot, save_plot
 from benchmarks.report.tables import CAPTION, as_csv, as_markdown, latex, markdown, plain, table_of
 from benchmarks.store import Row, Store, key_of, write_atomically
 
@@ -56,12 +56,13 @@ def read_report(stores: Sequence[Store], margin: float | None = None) -> Report:
     if not found:
         names = ", ".join(str(s.path) for s in stores)
         raise ValueError(f"no successful row in {names}; run a suite with --out {stores[0].folder} first")
-    rows = tuple(row for store in stores for row in store.rows())
-    return Report(tuple(stores), rows, tuple(answers(found, margin)), tuple(disagreements(stores)))
+    rows = [row for store in stores for row in store.rows()]
+    notes = (*smoke_notes(rows), *disagreements(stores))
+    return Report(tuple(stores), tuple(shown(rows)), tuple(answers(found, margin)), notes)
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """page.html, tables.md, tables.tex, rows.csv, verdicts.json and a PNG of quality against grid and MACs a table.
+    """page.html, tables.md, tables.tex, rows.csv, verdicts.json and PNG and PDF plots of each table.
 
     Example: `write_report(read_report([store]), store.folder / "report")`
     """
@@ -72,7 +73,7 @@ def write_report(report: Report, folder: Path) -> Path:
     }  # fmt: skip
     _write(folder, texts)
     for answer in report.answers:
-        _plots(answer, folder)
+        _plots(answer, folder, vector=True)
     return folder
 
 
@@ -82,9 +83,13 @@ def write_measured(report: Report, folder: Path) -> Path:
 
     `reading.md` in that folder is taken in where it lies there. Neither pictures nor weights: they may be somebody's.
 
+    Raises: ValueError for rows of a smoke test.
+
     Example: `write_measured(read_report([store]), Path("results/measured/mini"))`
     """
     good = newest(report.rows)
+    if any(row.limit for row in good):
+        raise ValueError("rows of a smoke test (--limit) are not kept as a measurement; run the suite without it")
     folder.mkdir(parents=True, exist_ok=True)
     reading = folder / "reading.md"
     suites = " + ".join(dict.fromkeys(str(r.suite) for r in good))
@@ -133,13 +138,13 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
         write_atomically(folder / name, functools.partial(Path.write_text, data=text, encoding="utf-8"))
 
 
-def _plots(answer: Answer, folder: Path) -> dict[str, str]:
+def _plots(answer: Answer, folder: Path, vector: bool = False) -> dict[str, str]:
     """Files against grid, and against MACs where they are known; by what they are against."""
     names = {}
     for against in ("grid", "macs"):
         if against == "grid" or any(p.macs for p in answer.points):
             names[against] = f"{_file(answer.group)}_{against}.png"
-            save_png(plot(answer, against), folder / names[against])
+            save_plot(plot(answer, against), folder / names[against], vector)
     return names
 
 

@@ -160,7 +160,8 @@ def _together(parts: Parts, margin: float, grids: int) -> tuple[int, int] | None
 def _known_parts(store: Store) -> dict[tuple[str, str, str], Parts]:
     """The median comparison of each task, data set and split of a folder, by its standard error."""
     found: dict[tuple[str, str, str], list[Parts]] = {}
-    for answer in answers(entries([store])) if store.path.exists() else ():
+    whole = [entry for entry in entries([store]) if not entry.row.limit] if store.path.exists() else []
+    for answer in answers(whole):
         row = answer.points[0].row if answer.points else None
         if row is not None:
             own = [v.difference.parts for c in answer.comparisons for v in c.comparison.verdicts]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,24 @@ from benchmarks.report.tables import half_width
 FLEXIBLE, FIXED = ("#0072B2", "#56B4E9"), ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D")
-THEMES = {"light": ("#1b1b1b", "#d5d5d5"), "dark": ("#e8e8e8", "#4a4a4a")}
-AXES = {"grid": "patches a side", "macs": "GMACs an image", "rate": "images/s in this run"}
+INK, FAINT_INK = "#1b1b1b", "#d5d5d5"
+AXES = {"grid": "patches a side", "macs": "GMACs an image"}
+WIDTH, HEIGHT = 5.0, 3.1  # inches, without the legend
 
 
-def plot(answer: Answer, against: str, theme: str = "light") -> Any:
-    """A matplotlib figure, 5 x 3.6 inches, of quality against `grid`, `macs` or `rate`.
+def plot(answer: Answer, against: str) -> Any:
+    """A matplotlib figure, 5 inches wide, of quality against `grid` or `macs`; a long legend makes it higher.
 
     Bars are 95 % intervals over samples and training runs; open marks stand for a single run. Against cost, marks are
-    solid where a choice is on the front in half of the draws, and faint where it is in fewer than 5 %. Transparent, so
-    that it lies on light and dark pages.
-
+    solid where a choice is on the front in half of the draws, and faint where it is in fewer than 5 %.
     Example: `plot(answers(entries([store]))[0], "grid").savefig("top1.png")`
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    ink, faint = THEMES[theme]
     choices, scale = [p for p in answer.points if not p.view] or answer.points, answer.words.scale
     shares = dict(zip((p.name for p in answer.choices), answer.front, strict=True))
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(c.backbone for c in choices))
     trains = list(dict.fromkeys(c.train for c in choices))
@@ -62,9 +61,9 @@ def plot(answer: Answer, against: str, theme: str = "light") -> Any:
                     x, scale * c.quality, marker=mark, markersize=5, color=colour, alpha=alpha, linestyle="none",
                     fillstyle="full" if len(c.rows) > 1 or not c.trained else "none",
                 )  # fmt: skip
-    axes.set_xlabel(AXES[against], color=ink)
+    axes.set_xlabel(AXES[against], color=INK)
     unit = f" in {answer.words.unit}" if answer.words.unit else ""
-    axes.set_ylabel(f"{answer.group[-1]}{unit}", color=ink)
+    axes.set_ylabel(f"{answer.group[-1]}{unit}", color=INK)
     if against != "grid":
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -72,33 +71,36 @@ def plot(answer: Answer, against: str, theme: str = "light") -> Any:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xticks(sorted({side for c in choices if (side := _place(c, "grid")) is not None}))
-    axes.tick_params(colors=ink, which="both")
-    axes.grid(color=faint, linewidth=0.5)
+    axes.tick_params(colors=INK, which="both")
+    axes.grid(color=FAINT_INK, linewidth=0.5)
     for spine in axes.spines.values():
-        spine.set_color(faint)
-    columns = 2 if len(names) * len(trains) > 2 else 1
-    figure.legend(loc="outside lower center", ncols=columns, fontsize=8, labelcolor=ink, frameon=False)
+        spine.set_color(FAINT_INK)
+    _legend(figure, axes.get_legend_handles_labels()[1])
     return figure
+
+
+def _legend(figure: Any, labels: Sequence[str]) -> None:
+    """Below the plot, in as many columns as the longest label lets stand beside each other; smaller where even one
+    column is too wide."""
+    if not labels:
+        return
+    longest, size, room = max(map(len, labels)), 8.0, 72 * WIDTH - 12
+    needed = longest * 0.6 * size + 4 * size  # points: letters, and the sample of the line
+    columns = max(1, min(3, len(labels), int(room // needed)))
+    size = min(size, size * room / needed)
+    figure.set_size_inches(WIDTH, HEIGHT + math.ceil(len(labels) / columns) * 1.45 * size / 72 + 0.1)
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=size, labelcolor=INK, frameon=False)
 
 
 def _place(point: Point, against: str) -> float | None:
     if against == "grid":
         sides = [int(s) for s in point.grid.split("x")]
         return sum(sides) / len(sides)
-    value = point.macs if against == "macs" else point.rate
-    return None if value is None else value / 1e9 if against == "macs" else value
+    return None if point.macs is None else point.macs / 1e9
 
 
-def svg(figure: Any) -> str:
-    """The figure as SVG text without the date: the same rows give the same file."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "flexivit", "svg.fonttype": "path"}):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return out.getvalue()
-
-
-def save_png(figure: Any, path: Path) -> None:
-    """White ground: such files are looked at outside of the page."""
+def save_plot(figure: Any, path: Path, vector: bool = False) -> None:
+    """As PNG on white; with `vector` also as PDF for papers, without the date: the same rows give the same file."""
     figure.savefig(path, dpi=150, facecolor="white")
+    if vector:
+        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})

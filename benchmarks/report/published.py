@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.report.answers.points import Point
 from tasks.contract import Metric
 
-FOLDER = Path(__file__).parents[2] / "results" / "published"
+FOLDER = Path(__file__).parents[1] / "published"
 
 
 class Published(BaseModel):
@@ -40,7 +40,7 @@ class Published(BaseModel):
 
 @functools.cache
 def published(folder: Path = FOLDER) -> tuple[Published, ...]:
-    """All entries of `results/published/*.yaml`.
+    """All entries of `benchmarks/published/*.yaml`.
 
     Raises: ValueError naming the file and the entry that is wrong.
 

@@ -123,10 +123,12 @@ def latex(answers: Sequence[Answer]) -> str:
 def as_csv(rows: Sequence[Row]) -> str:
     """One line a row and metric, values as fractions or in the metric's unit."""
     keys = ("suite", "task", "protocol", "backbone", "train_grid", "eval_grid", "resize", "seed", "split")
-    out = io.StringIO()
+    out, good = io.StringIO(), newest(rows)
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*keys, "data", "metric", "value", "row_key"])
-    for row in newest(rows):
+    marked = ("limit",) if any(row.limit for row in good) else ()  # of smoke tests alone
+    writer.writerow([*keys, "data", "metric", "value", "row_key", *marked])
+    for row in good:
+        first, last = [row.get(k) for k in keys], [row.limit for _ in marked]
         for metric, value in row.metrics.items():
-            writer.writerow([*(row.get(k) for k in keys), row.options.get("data", ""), metric, value, row.row_key])
+            writer.writerow([*first, row.options.get("data", ""), metric, value, row.row_key, *last])
     return out.getvalue()

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "faiss-cpu", "numpy", "pillow")
+ROOT = Path(__file__).resolve().parents[2]
+FILE = "revision.txt"  # beside this module in a build; setup.py, which runs this file, writes it
 
 
 @functools.cache
@@ -29,21 +31,30 @@ def environment() -> dict[str, Any]:
             versions[package] = version(package)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
-        "versions": versions, "revision": _revision(), "device_name": device, "cpus": os.cpu_count(),
+        "versions": versions, "revision": revision(), "device_name": device, "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(), "system": platform.platform(), "command": " ".join(sys.argv),
     }  # fmt: skip
 
 
-def _revision() -> str | None:
-    here = Path(__file__).parent
+def revision(root: Path = ROOT) -> str | None:
+    """Twelve digits of the commit, with `+changes` where tracked files differ from it; None where it is not known.
+
+    An installed package may lie within a repository of the user's own, whose revision says nothing of it: git is
+    asked only where `root` is the top of the repository.
+
+    Example: `revision()` is `"5dbfb1b0e2c4"`
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, encoding="utf-8", errors="replace", timeout=10
+            ["git", *arguments], cwd=root, capture_output=True, encoding="utf-8", errors="replace", timeout=10
         ).stdout.strip()
 
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        return f"{head}{'+changes' if git('status', '--porcelain', '--untracked-files=no') else ''}" if head else None
+        top = git("rev-parse", "--show-toplevel")
+        if top and Path(top).resolve() == Path(root).resolve() and (head := git("rev-parse", "--short=12", "HEAD")):
+            return head + "+changes" * bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.TimeoutExpired):
-        return None
+        pass
+    built = Path(root, "benchmarks", "store", FILE)
+    return built.read_text(encoding="utf-8").strip() or None if built.is_file() else None

@@ -80,7 +80,7 @@ def _take(lines: dict[str, dict[str, Any]], entry: Mapping[str, str]) -> None:
         **{k: entry[k] or None for k in ("suite", "task", "protocol", "backbone", "split", "resize")},
         "train_grid": _grid(entry["train_grid"]), "eval_grid": _grid(entry["eval_grid"]), "seed": int(entry["seed"]),
         "options": {"data": entry["data"]} if entry["data"] else {}, "status": "ok", "row_key": entry["row_key"],
-        "metric": entry["metric"], "metrics": {},
+        "metric": entry["metric"], "metrics": {}, "limit": int(entry.get("limit") or 0) or None,
     })  # fmt: skip
     row["metrics"][entry["metric"]] = float(entry["value"]) if entry["value"] else None
 

@@ -19,7 +19,7 @@ from benchmarks.report.published import published
 from benchmarks.studies.pictures import validation_pictures
 from benchmarks.studies.settings import study_main
 
-PUBLISHED = {"together": "resized with", "alone": "fixed at"}  # how their notes in results/published tell the modes
+PUBLISHED = {"together": "resized with", "alone": "fixed at"}  # how their notes in benchmarks/published tell the modes
 MODES = {"together": "image resized with the patch", "alone": "image kept, patch resized"}
 
 
@@ -114,7 +114,7 @@ def run(settings: Settings, data: Path, out: Path, device: str) -> dict[str, Any
 
 
 def published_rows(settings: Settings) -> list[dict[str, Any]]:
-    """What others have for these weights, filter and patches (`results/published`): rows of method `pi, published`."""
+    """What others have for these weights, filter and patches (`benchmarks/published`): rows of `pi, published`."""
     if settings.filter != "bicubic":
         return []
     numbers = {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tasks.classification.scoring import TOP, right
-from tasks.contract.meters import bootstrap
+from tasks.contract.meters import mean_interval
 from tasks.contract.score import Score
 from tasks.data.arrays import array_names, read_array, read_arrays, shape_of
 from tasks.data.errors import Wrong
@@ -18,7 +18,7 @@ Place = tuple[str | Path, str]  # file, and name of the array in it ("" for a .n
 
 
 def score_classification(predictions: str | Path, labels: str | Path | None = None) -> Score:
-    """`top1` and `top5` with their 95 % intervals (`_low`, `_high`, over resampled pictures).
+    """`top1` and `top5` with their 95 % intervals (`_low`, `_high`): those of the report, a jackknife over pictures.
 
     `top5` is None where fewer than five classes are ranked and there are more classes than that.
 
@@ -63,12 +63,15 @@ def score_classification(predictions: str | Path, labels: str | Path | None = No
         raise Wrong("no picture has a label: all are -1", path=label_place[0], field=label_place[1])
     known = classes or int(max(ranked.max(), label.max())) + 1
     metrics: dict[str, float | None] = {}
+    labelled = (label >= 0).any(1)
     for metric, values in found.items():
         if metric == "top5" and ranked.shape[1] < min(TOP, known):
             metrics |= {"top5": None, "top5_low": None, "top5_high": None}
             notes.append(f"{ranked.shape[1]} classes are ranked, so top5 is not known")
             continue
-        low, high = bootstrap(values.double().numpy())
+        hits = np.zeros(len(label))
+        hits[labelled] = values.numpy()
+        low, high = mean_interval(hits, labelled) or (None, None)
         metrics |= {metric: float(values.double().mean()), f"{metric}_low": low, f"{metric}_high": high}
     notes += _doubts(records, float(found["top1"].double().mean()))
     counts = {"images": len(found["top1"]), "images_without_label": len(label) - len(found["top1"]), "classes": known}

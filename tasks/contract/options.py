@@ -150,7 +150,8 @@ def fitting(name: str, value: Any, hint: Any) -> Any:
 
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        # an integer above every float is no number that can be computed with
+        return isinstance(value, float) or (type(value) is int and abs(value) < 2**1023)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

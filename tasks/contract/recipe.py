@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,6 +15,9 @@ from tasks.contract.options import fitting
 
 OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam", "muon")
 SCHEDULES = ("cosine", "poly", "constant")
+MATRICES = ("float32", "bf16")
+CHOICES = (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("matrices", MATRICES))
+LATER = {"later": True}  # of a field that rows were made without: at its default it is in no key
 
 
 class RecipeError(TaskError):
@@ -50,6 +53,15 @@ class Recipe:
     accumulate: int = 1
     candidates: tuple[Mapping[str, Any], ...] = ()  # recipe changes that compete on minival
     coupled: bool = False  # the loss looks across the batch: never split it
+    matrices: str = field(default="float32", metadata=LATER)  # bf16: block matrices multiply in bfloat16 in training
+
+    def decisive(self) -> dict[str, Any]:
+        """What keys are made of: all values, those of later versions only where they are set.
+
+        Example: `"matrices" in Recipe().decisive()` is False
+        """
+        later = {f.name: f.default for f in dataclasses.fields(self) if f.metadata.get("later")}
+        return {n: v for n, v in dataclasses.asdict(self).items() if n not in later or v != later[n]}
 
     def replaced(self, changes: Mapping[str, Any]) -> Self:
         """A recipe with some values replaced, their types checked; `check` looks at the whole.
@@ -58,8 +70,9 @@ class Recipe:
 
         Example: `recipe.replaced({"steps": 50, "warmup": 5})`
         """
-        hints, known = typing.get_type_hints(type(self)), [f.name for f in dataclasses.fields(self)]
-        values = {}
+        hints = typing.get_type_hints(type(self))
+        known: Sequence[str] = [f.name for f in dataclasses.fields(self)]
+        values: dict[str, Any] = {}
         for name, value in changes.items():
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 3, 0.4) or known
@@ -67,8 +80,10 @@ class Recipe:
             values[name] = fitting(f"recipe: {name}", value, hints[name])
         if isinstance(values.get("lr_groups"), Mapping):
             groups = values["lr_groups"]
+            if odd := [k for k in groups if not isinstance(k, str)]:
+                raise TaskError(f"recipe: lr_groups must have texts as keys, prefixes of parameters, not {odd[0]!r}")
             values["lr_groups"] = {k: fitting(f"recipe: lr_groups {k}", v, float) for k, v in groups.items()}
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, known in CHOICES:
             if name in values and values[name] not in known:
                 near = difflib.get_close_matches(values[name], known, 3, 0.4) or known
                 raise TaskError(f"recipe: no {name} {values[name]!r}; nearest: {', '.join(near)}")
@@ -84,7 +99,7 @@ class Recipe:
 
         Raises: RecipeError naming the first such value.
         """
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, known in CHOICES:
             if getattr(self, name) not in known:
                 raise RecipeError(name, f"no {name} {getattr(self, name)!r}; there are: {', '.join(known)}")
         numbers: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from tasks.data.errors import Missing, Wrong, nearest, one_line
+from tasks.data.errors import Missing, Wrong, nearest, one_line, shown
 
 CARDS = Path(__file__).parent / "sets" / "cards"
 OWN = "sets"  # folder of a user's cards under the data root
@@ -157,6 +157,16 @@ def known_card(name: str) -> SetCard:
     return _READ[name]
 
 
+def check_name(name: str) -> None:
+    """Raises: Wrong for what can be neither a set's name nor a path: nothing, unprintable characters, too long."""
+    if not name.strip():
+        raise Wrong("must be a set's name or a path, not nothing", place="data")
+    if not name.isprintable():
+        raise Wrong("has characters that cannot be printed: no name and no path", place=f"data {shown(name)}")
+    if len(name.encode()) > 4000 or any(len(part.encode()) > 255 for part in Path(name).parts):
+        raise Wrong("is too long for a name or a path", place=f"data {shown(name)}")
+
+
 def find_card(name: str, kind: str, root: str | Path = ".") -> SetCard:
     """The card of a known set, of `sets/NAME.yaml` under the data root, or of a card's own path.
 
@@ -164,6 +174,7 @@ def find_card(name: str, kind: str, root: str | Path = ".") -> SetCard:
 
     Example: `find_card("cars98", "classes").form("classes").sizes() == {"train": 2857, "test": 980}`
     """
+    check_name(name)
     own = Path(root) / (name if name.endswith((".yaml", ".yml")) else f"{OWN}/{name}.yaml")
     if own.is_file():
         card = read_card(own)

@@ -44,14 +44,19 @@ PROTOCOL = protocol("detection")
 SMALL_TOWERS = ("tiny", "nano", "small", "small-512")  # from scratch
 SIDE, GREY = PROTOCOL.value("side"), PROTOCOL.value("grey")
 SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels of the padded square; 720 for others
-METRICS = tuple(Metric(name, chance=0.0) for name in ("AP", "APr", "APc", "APf", "AP50", "AP75", "AR"))
+NAMES = {
+    Protocol.lvis: ("AP", "APr", "APc", "APf", "AP50", "AP75", "AR"),
+    Protocol.coco: ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class DetectionOptions(Options):
     """What can be chosen; `grid = side / patch`."""
 
-    data: str = option("lvis", "train", "lvis, lvis_coco80, lvis_real, scenes, or a folder of train.json, val.json")
+    data: str = option(
+        "lvis", "train", "lvis, lvis_coco80, lvis_real, coco2017, scenes, or a folder of train.json, val.json"
+    )
     side: int = option(0, "train", "pixels of the padded square; 0: 720, 240 for the mini packs, 120 for scenes")
     text: str = option(
         "ViT-B-16-quickgelu",
@@ -86,6 +91,8 @@ class DetectionOptions(Options):
 class Detection(Task):
     """LVIS or COCO box AP of any backbone with OWL-ViT's heads, trained and evaluated at any grid.
 
+    A set in COCO's form is scored by COCO's rules, of any other by LVIS'; the card's protocol says which.
+
     The recipe is OWL-ViT's for LiT towers (Minderer et al. 2022, table A3); CLIP towers had lr 5e-5 with text factor
     0.04, drop path 0.2 and text drop path 0.1.
 
@@ -114,10 +121,13 @@ class Detection(Task):
         if not 0 <= chosen.text_drop_path < 1:
             raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
         self.data = boxed_set(chosen.data, self.root)
+        self.rules = self.data.rules
+        lvis = PROTOCOL.version("detection")
         self._loaded: dict[str, Boxed] = {}
         self._truths: dict[str, Truth] = {}
         self.card = TaskCard(
-            "detection", PROTOCOL.version("detection"), metrics=METRICS, image_size=self.side,
+            "detection", lvis if self.rules == Protocol.lvis else f"coco-{PROTOCOL.version('coco')}",
+            metrics=tuple(Metric(name, chance=0.0) for name in NAMES[self.rules]), image_size=self.side,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Gupta et al. 2019 (LVIS); Minderer et al. 2022 (OWL-ViT); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip
@@ -129,9 +139,9 @@ class Detection(Task):
         return self._loaded[split]
 
     def truth(self, split: str) -> Truth:
-        """Labels of a split by LVIS' rules, whatever their form."""
+        """Labels of a split by the rules of the set."""
         if split not in self._truths:
-            self._truths[split] = truth_of(self.boxed(split).labels, Protocol.lvis)
+            self._truths[split] = truth_of(self.boxed(split).labels, self.rules)
         return self._truths[split]
 
     def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -231,12 +241,13 @@ class Detection(Task):
 
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor) -> dict[str, Tensor]:
-        """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels."""
+        """`score`, `category` [B, 300] (its place among the sorted ids), `box` [B, 300, 4]: x, y, w, h in pixels; the
+        best 100 by COCO's rules."""
         from tasks.detection.boxes import to_pixels, top_pairs
         from tasks.detection.scoring.rules import RULES
 
         found = model(batch.images, grid, prepared, normalised=True)
-        scores, categories, boxes = top_pairs(found.logits, found.boxes, RULES[Protocol.lvis].limit)
+        scores, categories, boxes = top_pairs(found.logits, found.boxes, RULES[self.rules].limit)
         height, width = batch.targets["size"].to(boxes.device)[:, :, None].unbind(1)
         return {"score": scores, "category": categories.int(), "box": to_pixels(boxes, height, width)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,8 @@ class Retrieval(Task):
         loss: str = option("sigmoid", "train", "sigmoid or contrastive", values=("contrastive",))
         locked: bool = option(True, "train", "the image tower is not trained")
 
+    gathers = True  # open_clip's losses, with gradients through the exchange
+
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         chosen = self.options
@@ -103,6 +105,19 @@ class Retrieval(Task):
 
             self._tokenizer = tokenizer(self.options.text)
         return self._tokenizer(captions)
+
+    def trimmed(self, tokens: Tensor) -> Tensor:
+        """int64 [B, context] to [B, L], its longest text, where the text tower gives the same for it."""
+        from tasks.retrieval.lit import trimmed
+
+        return trimmed(self.options.text, tokens)
+
+    def collate(self, samples: Sequence[tuple[int, Any, Any]]) -> Batch:
+        """As any task's; captions are cut to the longest of the batch, while they lie on the CPU."""
+        batch = super().collate(samples)
+        if batch.targets.ndim == 2:
+            batch.targets = self.trimmed(batch.targets)
+        return batch
 
     def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:
         """The splits that a run reads which reports on `splits`; () stands for all of the set."""
@@ -163,7 +178,7 @@ class Retrieval(Task):
         device = model.logit_scale.device
         flat = [c for own in captions for c in own]
         text = [
-            model.encode_text(self.tokenize(flat[i : i + TEXT_CHUNK]).to(device))
+            model.encode_text(self.trimmed(self.tokenize(flat[i : i + TEXT_CHUNK])).to(device))
             for i in range(0, len(flat), TEXT_CHUNK)
         ]
         count = torch.tensor([len(own) for own in captions], device=device)

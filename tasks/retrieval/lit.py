@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tasks.contract import Grid, TaskError
 from tasks.contract.frozen import Frozen
 from tasks.protocols import protocol
+from tasks.text.towers import encode_tokens, longest
 
 PROTOCOL = protocol("retrieval")
 BERT = PROTOCOL.value("bert")
@@ -29,6 +30,11 @@ TEXT: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 LOSSES = ("sigmoid", "contrastive")
+# how open_clip builds a tower whose kept tokens do not depend on those that follow; what it takes where nothing is said
+CAUSAL = {
+    "no_causal_mask": False, "embed_cls": False, "pool_type": "argmax", "proj_type": "linear", "proj_bias": False,
+}  # fmt: skip
+WIDTHS = 4
 
 
 def text_config(name: str) -> dict[str, Any]:
@@ -65,6 +71,25 @@ def tokenizer(name: str) -> Callable[[list[str]], Tensor]:
 
         return open_clip.get_tokenizer(name)
     return SimpleTokenizer(context_length=config.get("context_length", 77))
+
+
+def trimmed(name: str, tokens: Tensor) -> Tensor:
+    """int64 [B, context] cut to its longest text, where a tower gives the same without what follows the texts.
+
+    That is so of causal towers that pool at the end mark, the largest number, and of BERT, which masks what follows.
+    All others (SigLIP's sees its padding) keep every position. Widths go in steps of `WIDTHS`, so that a compiler sees
+    few of them.
+
+    Example: `trimmed("nano", tokenizer("nano")(["a dog"])).shape` is (1, 4).
+    """
+    config = text_config(name)
+    if config.get("hf_model_name") == BERT:
+        found = int(tokens.ne(0).sum(1).max()) if len(tokens) else 1  # its padding is 0
+    elif CAUSAL.items() <= {**CAUSAL, **config}.items() and not {"hf_model_name", "hf_tokenizer_name"} & config.keys():
+        found = longest(tokens)
+    else:
+        return tokens
+    return tokens[:, : -(-found // WIDTHS) * WIDTHS]
 
 
 def text_tower(name: str, width: int, pretrained: str = "") -> tuple[nn.Module, int]:
@@ -142,8 +167,10 @@ class LiT(nn.Module):
         return F.normalize(self.projection(pooled), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """int64 [B, context] -> [B, D] of length 1."""
-        return F.normalize(self.text(tokens), dim=-1)
+        """int64 [B, L] -> [B, D] of length 1; L is the tower's context, or less as `trimmed` leaves it."""
+        context = getattr(self.text, "num_pos", None)  # of open_clip's own towers, whose mask has one size
+        short = context is not None and tokens.shape[1] < context
+        return F.normalize(encode_tokens(self.text, tokens) if short else self.text(tokens), dim=-1)
 
     def contrast(self, image: Tensor, text: Tensor) -> Tensor:
         """open_clip's loss over the batches of all processes together; a scalar."""

@@ -88,8 +88,9 @@ class Segmentation(Task):
             chosen.data, self.root, image_suffix=chosen.image_suffix, mask_suffix=chosen.mask_suffix,
             count=chosen.num_classes, ignore=chosen.ignore_index, reduce_zero=chosen.reduce_zero_label,
         )  # fmt: skip
+        version = PROTOCOL.version("upernet" if chosen.head == "upernet" else "segmentation")
         self.card = TaskCard(
-            "segmentation", PROTOCOL.version("segmentation"), metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
+            "segmentation", version, metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
         )  # fmt: skip

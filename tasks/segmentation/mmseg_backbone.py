@@ -121,15 +121,19 @@ class FlexiViTLikeMAE(BaseModule):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        grid = self.grid
+        height, width = images.shape[-2:]
         if self.patch is not None:
-            height, width = images.shape[-2:]
             if height % self.patch or width % self.patch:
-                raise ValueError(f"patch {self.patch} does not divide images of {width}x{height} px")
-            grid = (height // self.patch, width // self.patch)
+                pad = f"data_preprocessor=dict(..., test_cfg=dict(size_divisor={self.patch})) pads whole ones"
+                raise ValueError(f"patch {self.patch} does not divide images of {width}x{height} px; {pad}")
+            size = (height // self.patch, width // self.patch)
+        else:
+            size = (self.grid, self.grid) if isinstance(self.grid, int) else tuple(self.grid)
+            if height % size[0] or width % size[1]:
+                cut = "test_cfg=dict(mode='slide', crop_size=..., stride=...) takes windows of one size"
+                raise ValueError(f"grid {size[0]}x{size[1]} does not divide images of {width}x{height} px; {cut}")
         indices = [i % self.depth for i in self.out_indices]
         inner = [i for i in indices if i != self.depth - 1]
-        size = (grid, grid) if isinstance(grid, int) else tuple(grid)
         features = self.encoder(images, size, **({"taps": inner} if inner else {}))
         maps = [features.taps[i] if i in inner else features.map for i in indices]
         return tuple(m.permute(0, 3, 1, 2).contiguous() for m in maps)

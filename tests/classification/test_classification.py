@@ -33,7 +33,7 @@ from tasks.classification.preprocess import (
 )
 from tasks.classification.scoring import accuracy, neighbour_votes
 from tasks.contract import Batch, Recipe, TaskError, View
-from tasks.contract.meters import bootstrap
+from tasks.contract.meters import mean_interval
 from tasks.data.cards import known_cards
 from tasks.data.decoding import decode
 from tasks.data.errors import Missing
@@ -355,11 +355,11 @@ def test_nearest_neighbours_train_nothing(folder) -> None:
     assert len(rows) == 2 and set(rows[0][2]) == {"ids", "ranked", "label"} and len(rows[0][2]["ids"]) == 8
 
 
-def test_bootstrap_covers_the_mean() -> None:
+def test_an_interval_covers_the_mean() -> None:
     values = np.random.default_rng(0).random(400) < 0.3
-    low, high = bootstrap(values)
+    low, high = mean_interval(values)
     error = np.sqrt(0.21 / 400)
-    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.966 * error, rel=0.1)
 
 
 @pytest.mark.skipif(not os.environ.get("FLEXIVIT_DATA"), reason="FLEXIVIT_DATA is not set")

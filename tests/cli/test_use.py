@@ -96,20 +96,25 @@ def test_a_row_is_reopened_with_the_weights_that_won(place) -> None:
         reopen(store, gone, place)
 
 
-def test_published_owlvit_weights_look_too(place) -> None:
+def owl_weights(path, width: int) -> None:
+    """A file as transformers writes it for OWL-ViT, random and small."""
     from safetensors.torch import save_file
     from transformers import OwlViTConfig, OwlViTForObjectDetection
 
     tower = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = {**tower, "image_size": 96, "patch_size": 16}
+    config = OwlViTConfig(text_config=tower, vision_config=vision, projection_dim=width)
+    state = OwlViTForObjectDetection(config).state_dict()
+    for name in ("weight", "bias"):  # boxes lie at their tokens, and none outside of the picture
+        state[f"box_head.dense2.{name}"].zero_()
+    save_file({k: v.contiguous() for k, v in state.items()}, path)
+
+
+def test_published_owlvit_weights_look_too(place) -> None:
     image = str(scenes_folder(place) / "images" / "validation" / "0000.jpg")
 
     def look(width: int):
-        vision = {**tower, "image_size": 96, "patch_size": 16}
-        config = OwlViTConfig(text_config=tower, vision_config=vision, projection_dim=width)
-        state = OwlViTForObjectDetection(config).state_dict()
-        for name in ("weight", "bias"):  # boxes lie at their tokens, and none outside of the picture
-            state[f"box_head.dense2.{name}"].zero_()
-        save_file({k: v.contiguous() for k, v in state.items()}, place / "owl.safetensors")
+        owl_weights(place / "owl.safetensors", width)
         more = ("--text", "a red ring", "--threshold", "0", "--grid", "8")
         return typed("use", "detect", image, "--owlvit", str(place / "owl.safetensors"), *more)
 

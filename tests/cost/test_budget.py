@@ -11,7 +11,7 @@ from benchmarks.cost.budget import cumulative_macs, steps_for_budget
 from benchmarks.cost.macs import FORWARD_AND_BACKWARD, estimate
 from benchmarks.engine.runner import Runner, RunOptions
 from benchmarks.engine.suite import cell_task, load_suite
-from benchmarks.report.page import _costs
+from benchmarks.report.page.provenance import costs
 from benchmarks.store import Store
 
 
@@ -48,4 +48,4 @@ def test_an_ensemble_costs_all_its_passes(tmp_path) -> None:
     (cell,) = cells.cells
     passes = cell_task(cell, tmp_path).passes(cell.views[-1])
     assert estimate(cell, 0, 4, 1, 24, "cpu", None, [], passes)["macs"] == sum(alone)
-    assert [line[2] for line in _costs(store.rows())] == ["2", "4", "4+2+6", "6"]
+    assert [line[2] for line in costs(store.rows(), {})] == ["2", "4", "4+2+6", "6"]

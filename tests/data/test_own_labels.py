@@ -84,7 +84,7 @@ def test_other_faults_of_box_labels(tmp_path) -> None:
     corners = [{**one, "id": i, "bbox": [5, 3, 8, 6], "area": 9} for i in range(5)]
     path.write_text(json.dumps(labels | {"annotations": [*corners, {**one, "bbox": [1, 1, 0, 2], "area": 0}]}))
     findings = inspect(boxed_set("own", tmp_path), ("train",))
-    assert any("1 of 6 boxes have no area: they are dropped" in note for note in findings.notes)
+    assert any("1 of 6 boxes have no area: training drops them" in note for note in findings.notes)
     assert any("5 of 6 boxes reach beyond their picture: bbox is x, y, width, height" in n for n in findings.notes)
     (tmp_path / "own" / "images" / "train2.png").unlink()
     assert "1 of 2 pictures that train.json names are missing, the first is train2.png" in problem()

@@ -16,6 +16,7 @@ from tasks import TaskError, View, build_task
 from tasks.data.sets.boxed import boxed_set
 from tasks.data.sets.holdout import held_out
 from tasks.detection.scoring.average_precision import score_fast
+from tasks.detection.scoring.files import score_detections
 from tasks.detection.scoring.results import Detections
 
 
@@ -64,6 +65,74 @@ def test_truth_as_records_scores_one(task):
     meter.update(records, batch, View((4, 4)), "val")
     ((_, numbers, _),) = meter.rows()
     assert numbers["AP"] == pytest.approx(1.0)
+
+
+def as_coco(folder: Path, labels: dict) -> dict:
+    """The drawn labels in COCO's form, one box of each picture a crowd, one empty."""
+    lists = ("neg_category_ids", "not_exhaustive_category_ids")
+    labels["images"] = [{k: v for k, v in one.items() if k not in lists} for one in labels["images"]]
+    labels["categories"] = [{k: v for k, v in one.items() if k != "frequency"} for one in labels["categories"]]
+    for i, one in enumerate(labels["annotations"]):
+        one |= {"iscrowd": int(i % 4 == 1)} | ({"area": 0} if i == 4 else {})
+    for split in ("train", "val"):
+        (folder / f"{split}.json").write_text(json.dumps(labels))
+    return labels
+
+
+def test_an_own_folder_in_cocos_form_is_scored_by_cocos_rules(tmp_path):
+    labels = as_coco(tmp_path / "toy", drawn(tmp_path / "toy"))
+    task = build_task("detection", root=tmp_path, options={"data": "toy", "side": 48})
+    assert task.card.protocol == "coco-v1"
+    assert [m.name for m in task.card.metrics] == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
+    data, meter = task.dataset("val"), task.meter("val")
+    rng, results = np.random.default_rng(1), []
+    for i in range(len(data)):
+        ids = [task.truth("val").image_ids[i], [c["id"] for c in labels["categories"]]]
+        box, category = rng.uniform(0, 20, (40, 4)) + [0, 0, 5, 5], rng.integers(0, 3, 40)
+        own = [a for a in labels["annotations"] if a["image_id"] == ids[0]]
+        box[:6], category[:6] = (
+            [own[k % 2]["bbox"] for k in range(6)],
+            [own[k % 2]["category_id"] - 1 for k in range(6)],
+        )
+        score = rng.uniform(0, 1, 40).astype(np.float32)
+        records = {
+            "score": torch.from_numpy(score)[None], "category": torch.from_numpy(category)[None].int(),
+            "box": torch.from_numpy(box)[None],
+        }  # fmt: skip
+        meter.update(records, task.collate([(i, *data[i])]), View((4, 4)), "val")
+        results += [
+            {"image_id": int(ids[0]), "category_id": ids[1][c], "bbox": b, "score": s}
+            for c, b, s in zip(category.tolist(), box.tolist(), score.astype(float).tolist(), strict=True)
+        ]
+    ((_, numbers, kept),) = meter.rows()
+    official = score_detections(results, labels, official=True)
+    assert official.protocol == "coco" and 0 < official.metrics["AP"] < 1
+    for name in ("AP", "AP50", "AP75", "APs", "AR"):
+        assert numbers[name] == pytest.approx(official.metrics[name], abs=1e-9)
+    kept = {name: np.asarray(values) for name, values in kept.items()}
+    assert task.resampled(kept, np.ones((1, len(data))))[0] == pytest.approx(numbers["AP"])
+    assert score_detections(results, labels, protocol="lvis").metrics["AP"] != pytest.approx(numbers["AP"])
+
+
+def test_the_best_hundred_of_a_picture_count_by_cocos_rules(tmp_path):
+    as_coco(tmp_path / "toy", drawn(tmp_path / "toy"))
+    task = build_task("detection", root=tmp_path, options={"data": "toy", "side": 48})
+    model, data = model_of(task), task.dataset("val")
+    batch = task.collate([(0, *data[0])])
+    found = task.predict(model, batch, (8, 8), task.prepare(model, "val"))
+    assert found["score"].shape == (1, 100)
+
+
+def test_rules_are_those_of_the_card_or_of_the_form_that_val_has(tmp_path):
+    assert {n: boxed_set(n, tmp_path).rules for n in ("lvis", "lvis_coco80", "scenes", "coco2017")} == {
+        "lvis": "lvis", "lvis_coco80": "lvis", "scenes": "lvis", "coco2017": "coco"
+    }  # fmt: skip
+    labels, toy = drawn(tmp_path / "toy"), boxed_set("toy", tmp_path)
+    assert toy.rules == "lvis" and build_task("detection", root=tmp_path, options={"data": "toy"}).rules == "lvis"
+    as_coco(tmp_path / "toy", labels)
+    assert toy.rules == "coco"  # what was replaced is read again
+    (tmp_path / "toy" / "val.json").write_text("{]")
+    assert toy.rules == "lvis" and boxed_set("nothing", tmp_path).rules == "lvis"
 
 
 def test_minival_is_held_out_of_train_by_the_rule_of_all_sets(tmp_path):

@@ -25,8 +25,8 @@ from benchmarks.engine.suite import load_suite
 from benchmarks.engine.sweep import sweep
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.loop import finetune
-from benchmarks.engine.training.muon import MuonAdamW
 from benchmarks.engine.training.optimizers import Averaged, build_optimizer, clip_gradients
+from benchmarks.engine.training.updates.muon import MuonAdamW
 from benchmarks.speed.throughput import kernels
 from benchmarks.store import Store
 from tasks.contract import Batch, Recipe

@@ -89,6 +89,7 @@ def test_detection_and_captions_of_one_pack(monkeypatch, tmp_path) -> None:
     (boxes,), (captions,) = boxes, captions
     assert boxes.state == "ok" and boxes.splits == {"train": 11, "minival": 1, "val": 3} and boxes.classes == 4
     assert (boxes.first, boxes.last) == ("thing 1", "thing 90") and "320x240" in boxes.sample
+    assert boxes.sample.endswith("scored by LVIS' rules")
     assert captions.state == "ok" and captions.splits == {"train": 11, "test": 3} and "told 0" in captions.first
     labels = data / "detection" / "lvis_coco80_val.json"
     labels.write_text(labels.read_text()[:-100])

@@ -13,12 +13,15 @@ import run_all
 from benchmarks.engine.identity import data_key
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
-from benchmarks.report.answers.matrix import matrix, overall, tally
+from benchmarks.report.answers.matrix import headline, matrix, overall, tally
 from benchmarks.report.answers.pairwise import compare_backbones
 from benchmarks.report.answers.points import fastest
 from benchmarks.report.answers.questions import entries
 from benchmarks.report.build import read_report
 from benchmarks.report.page import build_page
+from benchmarks.report.page.budget import budget_steps
+from benchmarks.report.page.provenance import missing
+from benchmarks.report.plots import plot
 from benchmarks.report.published import Published, beside, published
 from benchmarks.report.tables import latex, table_of
 from benchmarks.store import Store
@@ -197,7 +200,7 @@ def test_other_units_and_lower_is_better(tmp_path) -> None:
     answer = only_answer(store)
     half = student.ppf(0.975, 2) * 0.07 / 3**0.5
     assert table_of(answer).lines == (("flexivit_nano", "8", f"4.57 ± {half:.2f}"),)
-    assert table_of(answer).title.endswith("rmse in m") and "457" not in build_page([store], [answer])
+    assert table_of(answer).title.endswith("rmse in m") and ">457" not in build_page([store], [answer])
     assert answer.rules.margin is None and not answer.rules.higher and not answer.rules.fraction
 
 
@@ -231,7 +234,7 @@ def test_options_limits_and_contents_are_tables_and_views_are_columns_never_seed
         store.append([{**row(store, "flexivit_nano", 8, 4, np.ones(200), **more), "row_key": key}])
     found = {a.group[1]: len(a.points) for a in answers(entries([store]))}
     moved = f"scenes contents={data_key(alone['moved'])[:8]}"
-    assert found == {"scenes": 6, "scenes crop=resmall": 1, "scenes limit=20": 1, moved: 1}
+    assert found == {"scenes": 6, "scenes crop=resmall": 1, moved: 1}  # and not the smoke test
     views = Store(store.folder.parent / "views")
     options = [{"view_options": {"neighbours": k}, "row_key": f"k{k}"} for k in (1, 20)] + [{"resize": "bilinear"}]
     views.append([row(views, "flexivit_nano", 8, 4, np.ones(200), **o) | o for o in options])
@@ -300,6 +303,43 @@ def test_compare_backbones_of_a_folder_and_folders(store, tmp_path, monkeypatch)
             called(*arguments)
 
 
+def test_the_page_says_what_is_missing_and_what_a_budget_buys(store) -> None:
+    rows = store.rows()
+    twin = [r.row_key for r in rows if r.backbone == "flexivit_nano"]
+    failed = {"status": "failed", "error": "torn", "label": "f at 8", "task": "classification", "backbone": "b"}
+    hole = row(store, "vit_nano_g15", 8, 4, [True] * 200, limit=None)
+    store.append([failed, hole, rows[0].changed(identical_to=twin[1:], skipped={"test": {"count": 2}})])
+    answer = only_answer(store)
+    found = missing(store.rows(), [answer])
+    assert found["Failed"] == ["f at 8: torn"] and found["Passed over"] == ["flexivit_nano at 4, test: {'count': 2}"]
+    assert found["Holes"][0].endswith("vit_nano_g15, trained at 8 has no value at 8, 15")
+    assert found["Identical samples"] == ["flexivit_nano at 4, test: byte-identical samples at 4, 8, 15"]
+    steps = budget_steps(answer, [p.macs for p in answer.choices])
+    assert [cost for cost, _ in steps] == [int(GRIDS[4])]  # at twice the cost nothing is better
+    best = answer.choices[steps[0][1].measured]
+    assert (best.backbone, best.grid) == ("vit_nano_g8", "4") and steps[0][1].could_be[0] == steps[0][1].measured
+    late = {"some machine": {r.row_key: 10.0 + i for i, r in enumerate(rows)}}
+    page = build_page([store], [answer], latencies=late)
+    assert '"settings":["some machine"]' in page and '"ms":[10.0]' in page and "<td>10</td>" in page
+
+
+def test_the_answer_in_one_sentence(store, tmp_path) -> None:
+    assert headline([only_answer(store)]) == (
+        "Not shown that flexivit_nano may replace a fixed model: of 1 answers 1 undecided."
+    )
+    assert "nothing is answered" in headline([])
+    sure, n = Store(tmp_path / "sure"), np.arange(400)
+    for seed in range(3):
+        sure.append([row(sure, "vit_nano_g8", 8, 8, n < 200, seed=seed)])
+        sure.append([row(sure, "flexivit_nano", 8, 8, n < 300, seed=seed)])
+    assert headline([only_answer(sure)]).startswith("Yes: flexivit_nano may replace every fixed model")
+    for seed in range(3):
+        sure.append([row(sure, "vit_nano_g15", 8, 8, n < 390, seed=seed)])
+    assert headline([only_answer(sure)]) == (
+        "In part: flexivit_nano may replace the fixed model in 1 of 2 answers; 1 no."
+    )
+
+
 def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_path) -> None:
     evil = "<script>alert(1)</script>"
     failed = {"status": "failed", "error": f"torn {evil}", "label": f"f {evil}", "task": "t", "backbone": "b"}
@@ -310,11 +350,29 @@ def test_a_page_escapes_what_comes_from_data_and_stays_in_its_folder(store, tmp_
     report = read_report([store])
     page = build_page([store], report.answers)
     assert evil not in report.markdown() and "&lt;script" in report.markdown()
-    assert evil not in page and "&lt;script&gt;" in page and "<script" not in page
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.S)
+    told, library, own = scripts
+    text = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.S)
+    assert evil not in page and "&lt;script&gt;" in text and "<script" not in text
+    assert "\\u003cscript>" in told and evil in str(json.loads(told)) and "<script" not in told + own
     assert "c2VjcmV0" not in page and "<figure>" not in page
-    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)  # nothing is fetched from elsewhere
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)', text)  # nothing is fetched from elsewhere
+    assert "default-src 'none'" in text and "vegaEmbed" in library and len(page.encode()) < 3_000_000
     assert "/somewhere" not in page and "…/data" in page
     assert "@media (prefers-color-scheme: dark)" in page and 'name="viewport"' in page
+
+
+@pytest.mark.parametrize("name", ["flexivit_nano", "weights/somebody/a_flexible_backbone_of_many_words.pth"])
+def test_a_legend_is_whole(tmp_path, name) -> None:
+    store = Store(tmp_path / "run")
+    for backbone in (name, "vit_nano_g8", "vit_nano_g15"):
+        store.append([row(store, backbone, train, 8, [True, False] * 9) for train in (8, 15)])
+    figure = plot(only_answer(store), "grid")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, axes = legend.get_window_extent(), figure.axes[0].get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= axes.y0
+    assert axes.height > 0.5 * figure.bbox.width * 0.9 * 0.9 / 1.25  # the plot stays a plot
 
 
 def test_the_verb_writes_everything_and_what_is_kept(store, tmp_path) -> None:
@@ -322,7 +380,7 @@ def test_the_verb_writes_everything_and_what_is_kept(store, tmp_path) -> None:
     assert done.exit_code == 0, done.output
     written = {p.name for p in (store.folder / "report").iterdir()}
     assert {"page.html", "tables.md", "tables.tex", "rows.csv", "verdicts.json"} <= written
-    assert "classification-scenes-finetune-v1-test-top1_grid.png" in written
+    assert {f"classification-scenes-finetune-v1-test-top1_{a}" for a in ("grid.png", "grid.pdf", "macs.pdf")} <= written
     kept = (tmp_path / "kept" / "README.md").read_text(encoding="utf-8")
     assert (
         "Undecided at grid 8 whether flexivit_nano may replace" in kept and "| flexivit_nano | 8 | 70.0 ± 6.4 |" in kept

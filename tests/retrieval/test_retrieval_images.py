@@ -103,3 +103,9 @@ def test_real_cars_even_thumbnails_beat_chance():
     # 9 right of 979 others; pose and colour alone tell some car models apart
     assert rows[0][1]["chance_R@1"] == pytest.approx(9 / 979)
     assert 3 * 9 / 979 < rows[0][1]["R@1"] < 0.5
+
+
+def test_a_smoke_test_keeps_pairs_of_a_class(tmp_path) -> None:
+    task = build_task("image_retrieval", folders(tmp_path), {"data": "set/", "image_size": 16})
+    assert list(task.smoke("test", 15, 4)) == [0, 1, 5, 6] and list(task.smoke("test", 15, 6)) == [0, 1, 5, 6, 10, 11]
+    assert list(task.smoke("test", 15, 15)) == list(range(15))

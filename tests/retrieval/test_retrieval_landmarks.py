@@ -84,3 +84,11 @@ def test_what_is_wrong_is_told(folder) -> None:
     assert "no truth of the revisited benchmark" in str(build(folder).missing()[0])
     with pytest.raises(TaskError, match="trains nothing"):
         build(folder).loss(None, None, (4, 4))
+
+
+def test_a_smoke_test_keeps_the_answers_of_its_queries(folder) -> None:
+    task = build(folder)
+    for limit, expected in ((1, [0]), (2, [0, 1]), (4, [0, 1, 2, 6]), (9, list(range(9)))):
+        assert list(task.smoke("gallery", 9, limit)) == expected
+        ((_, metrics, samples),) = sweep(task, task.model(Mean()), task.views([4]), "test", limit=limit).rows
+        assert metrics["mAP_medium"] == 1.0 and len(samples["ids"]) == min(limit, 3)

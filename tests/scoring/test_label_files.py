@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from front_door import call
 
+from benchmarks.report.statistics.jackknife import deal_groups, replicates_of_sums
+from benchmarks.report.statistics.variance import arm_of, estimate
+from tasks import build_task
 from tasks.classification.prediction_files import score_classification
 from tasks.data.errors import Missing, Wrong
 
@@ -34,6 +37,26 @@ def test_ranks_logits_and_their_files_agree(tmp_path):
     for predictions, labels in (("b.npz", None), ("logits.npy", "label.npy"), ("ranked.npy", "label.npy")):
         again = score_classification(tmp_path / predictions, labels and tmp_path / labels)
         assert again.metrics == found.metrics and again.counts == found.counts
+
+
+@pytest.mark.parametrize("count", [2, 7, 300, 1000])
+def test_intervals_are_those_of_the_report(tmp_path, count):
+    rng = np.random.default_rng(count)
+    label = rng.integers(0, 6, count)
+    label[rng.random(count) < 0.1] = -1
+    label[:2] = 1
+    ranked = np.argsort(rng.random((count, 6)), axis=1)[:, :5]
+    found = score_classification(save(tmp_path / "a.npz", ranked=ranked, label=label)).metrics
+    groups = deal_groups(count)
+    sums = build_task("classification", tmp_path, {"data": "scenes"}).sums({"ranked": ranked, "label": label})
+    arm = arm_of([[replicates_of_sums(*sums, groups)]], groups.units)
+    own = estimate(lambda metrics: metrics[0], [arm], floor=True)
+    assert (found["top1"], found["top1_low"], found["top1_high"]) == pytest.approx((own.value, *own.interval()))
+
+
+def test_one_picture_has_no_interval(tmp_path):
+    found = score_classification(save(tmp_path / "a.npz", ranked=RANKED[:1], label=LABEL[:1])).metrics
+    assert found["top1"] == 1 and found["top1_low"] is None and found["top1_high"] is None
 
 
 def test_several_right_labels_and_pictures_without(tmp_path):

@@ -1,5 +1,6 @@
 """FlexiViT in a stock mmseg config, trained by mmengine's own Runner."""
 
+import os
 import re
 import subprocess
 import sys
@@ -215,6 +216,7 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     from mmengine.config import Config
     from mmengine.runner import Runner
 
+    from backbones import build_backbone
     from tasks.segmentation.mmseg_backbone import FlexiViT
 
     whole = config(folder, grid=6)
@@ -223,6 +225,7 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     tested["dataset"] = {**tested["dataset"], "pipeline": pipeline, "test_mode": True}
     whole["model"]["test_cfg"] = {"mode": "slide", "crop_size": (CROP, CROP), "stride": (24, 24)}
     whole |= {
+        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 2}},
         "custom_hooks": [{"type": "GridScheduleHook", "schedule": "curriculum:4,8"}],
         "test_dataloader": tested, "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
         "test_cfg": {"type": "GridTestLoop", "grids": [4, "6x8"]},
@@ -234,6 +237,87 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     metrics = runner.test()
     assert set(seen[2:]) == {(4, 4), (6, 8)} and {"grid4x4/mIoU", "grid6x8/mIoU"} <= set(metrics)
     assert runner.model.backbone.grid == 6
+    # as tools/test.py does: another runner, and the checkpoint that mmengine wrote, its log of losses included
+    saved = folder / "work" / "iter_2.pth"
+    again = Runner.from_cfg(Config({**whole, "load_from": str(saved), "experiment_name": "again"}))
+    assert again.test() == metrics
+    encoder, trained = build_backbone(str(saved), heads=4), again.model.backbone.encoder
+    assert encoder.embed_dim == 128 and torch.equal(encoder.base_kernel, trained.base_kernel)
+    whole["train_cfg"] = {**whole["train_cfg"], "max_iters": 3}
+    more = Runner.from_cfg(Config({**whole, "load_from": str(saved), "resume": True, "experiment_name": "more"}))
+    more.train()
+    assert more.iter == 3
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
+    import pickle
+
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    from tasks.segmentation import mmseg_backbone  # noqa: F401
+
+    torch.save({"state_dict": {}, "hook": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(pickle.UnpicklingError, match="print"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"), "cpu")
+    assert "run" not in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        CheckpointLoader.load_checkpoint(str(tmp_path / "none.pth"), "cpu")
+
+
+def test_pictures_that_a_grid_does_not_divide(folder):
+    with pytest.raises(ValueError, match="grid 6x6 does not divide images of 50x48 px; .*mode='slide'"):
+        built()(torch.randn(1, 3, 48, 50))
+    # whole pictures of any size, padded to multiples of the patch
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    whole = config(folder, grid=None)
+    tested = {**whole["train_dataloader"], "batch_size": 1, "sampler": {"type": "DefaultSampler", "shuffle": False}}
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
+    tested["dataset"] = {**tested["dataset"], "pipeline": pipeline, "test_mode": True}
+    del whole["model"]["backbone"]["grid"], whole["train_dataloader"], whole["train_cfg"], whole["optim_wrapper"]
+    whole["model"]["backbone"]["patch"] = 12
+    whole["model"]["data_preprocessor"] = {
+        "type": "FlexiViTPreprocessor", "name": "flexivit_nano", "size": CROP, "test_cfg": {"size_divisor": 12},
+    }  # fmt: skip
+    whole |= {"test_dataloader": tested, "test_evaluator": {"type": "IoUMetric"}, "test_cfg": {"type": "TestLoop"}}
+    assert "mIoU" in Runner.from_cfg(Config(whole)).test()
+
+
+@pytest.mark.slow  # two processes, windows of 512 px
+def test_the_documented_config_by_mmsegs_own_tools(tmp_path):
+    """`tools/train.py` and `tools/test.py` of the installed mmseg, with the config as documented."""
+    import mmseg
+
+    rng = np.random.default_rng(0)
+    for part in ("training", "validation"):
+        for kind, shape, top in (("images", (64, 80, 3), 256), ("annotations", (64, 80), 151)):
+            place = tmp_path / "ade" / kind / part
+            place.mkdir(parents=True)
+            drawn = rng.integers(0, top, shape).astype(np.uint8)
+            Image.fromarray(drawn).save(place / ("0.jpg" if kind == "images" else "0.png"))
+    (tmp_path / "flexivit_upernet.py").write_text(SNIPPETS[1])
+    options = ["train_cfg.max_iters=2", "train_dataloader.batch_size=2", "default_hooks.checkpoint.interval=2"]
+    for part in ("train", "val", "test"):
+        loader = f"{part}_dataloader"
+        options += [f"{loader}.num_workers=0", f"{loader}.persistent_workers=False"]
+        options += [f"{loader}.dataset.data_root={tmp_path / 'ade'}"]
+    tools = Path(mmseg.__file__).parent / ".mim" / "tools"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    work = ["--work-dir", str(tmp_path / "work"), "--cfg-options", *options]
+    for words in (["train.py", "flexivit_upernet.py"], ["test.py", "flexivit_upernet.py", "work/iter_2.pth"]):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(tools / words[0]), *words[1:], *work], capture_output=True, text=True,
+            cwd=tmp_path, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    scalars = "".join(p.read_text() for p in (tmp_path / "work").glob("*/*.json"))
+    assert all(f"grid{g}x{g}/mIoU" in scalars for g in (8, 16, 32)), scalars
 
 
 SNIPPETS = re.findall(

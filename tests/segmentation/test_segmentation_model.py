@@ -212,3 +212,12 @@ def test_upernet_reads_maps_of_four_depths():
     for single, wanted in zip(seen["maps"], (*features.taps.values(), features.map), strict=True):
         torch.testing.assert_close(single, wanted.permute(0, 3, 1, 2))
     assert Segmenter(TinyEncoder(), "upernet", 5).taps == ()
+
+
+def test_upernet_has_a_version_of_its_own(tmp_path):
+    """Its numbers moved when it began to read four depths; those of the other heads did not."""
+    from tasks import build_task
+
+    heads = ("linear", "segmenter", "upernet")
+    cards = [build_task("segmentation", tmp_path, {"data": "scenes", "head": head}).card.protocol for head in heads]
+    assert cards == ["v2", "v2", "v3"]

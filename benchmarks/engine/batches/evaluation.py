@@ -30,10 +30,12 @@ def eval_batches(
     world: int = 1,
     skip: bool = False,
     pin: bool = False,
+    limit: int | None = None,
 ) -> DataLoader:
     """Batches of a split in order; each process takes every `world`-th batch, none is padded or repeated.
 
-    With `skip` they come as `CollateRead` gives them. `pin`: in memory that a GPU reads by itself.
+    With `skip` they come as `CollateRead` gives them. `pin`: in memory that a GPU reads by itself. `limit`: only the
+    samples that `Task.smoke` names.
 
     Raises: TaskError for an empty split.
     """
@@ -41,7 +43,8 @@ def eval_batches(
     if not len(dataset):  # type: ignore[arg-type]
         raise TaskError(f"split {split!r} of {task.card.name} is empty")
     count: int = len(dataset)  # type: ignore[arg-type]
-    batches = [list(range(i, min(i + batch, count))) for i in range(0, count, batch)][rank::world]
+    places = range(count) if limit is None else task.smoke(split, count, limit)
+    batches = [list(places[i : i + batch]) for i in range(0, len(places), batch)][rank::world]
     if not skip:
         return DataLoader(
             dataset, batch_sampler=batches, num_workers=workers, collate_fn=task.collate, pin_memory=pin

@@ -25,6 +25,7 @@ class RunOptions:
         compile: torch.compile the training step.
         trackers: names of accelerate's trackers that get values of training and evaluation.
         skip_broken: pass over pictures that cannot be read, and count them.
+        limit: samples of each split that are evaluated, for a smoke test; such rows are marked. None: all of them.
         resident_gib: memory of the device that training pictures may take which are held there; 0: none are.
     """
 
@@ -38,6 +39,7 @@ class RunOptions:
     trackers: tuple[str, ...] = ()
     skip_broken: bool = False
     resident_gib: float = LIMIT_GIB
+    limit: int | None = None
 
 
 def build_accelerator(options: RunOptions) -> Accelerator:

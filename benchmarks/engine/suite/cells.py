@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,7 +95,7 @@ def find_suite(name: str) -> Path:
     if name in known:
         return known[name]
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
+        if not os.path.isfile(name):  # False for a name that no file can have, too
             raise SuiteError(f"no suite file {name}")
         return Path(name)
     raise SuiteError(f"no suite {name!r}; {near(name, known)}; or the path of a .yaml file")
@@ -149,7 +150,7 @@ class _TaskCells:
         """The task under some options. The fault of a single one is told at its own line."""
         try:
             return build_task(self.entry.task, self.root, dict(options))
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # a name of data may be too long to ask for
             guilty = next((name for name in options if self._guilty(name, options)), None)
             place = (*where, guilty) if guilty else where if options else otherwise
             raise self.document.error(place, error) from None
@@ -158,7 +159,7 @@ class _TaskCells:
         """Whether the task can be built without the option."""
         try:
             build_task(self.entry.task, self.root, {k: v for k, v in options.items() if k != name})
-        except ValueError:
+        except (ValueError, OSError):
             return False
         return True
 
@@ -208,7 +209,7 @@ class _TaskCells:
         if any(not c.views for c in found):
             raise self.document.error(self.where, f"{entry.task} has no grid to evaluate at; write eval: [8, 15]")
         if not found:
-            raise self.document.error(self.where, f"{entry.task} has no backbones, or no grids to train at")
+            raise self.document.error(self.where, f"{entry.task} has no backbones, no seeds, or no grids to train at")
         return found
 
     def _splits(self) -> tuple[str, ...]:
@@ -242,7 +243,7 @@ class _TaskCells:
             value = tuple(spec.grid) if isinstance(spec.grid, list) else spec.grid
             for grid in parse_schedule(value).grids:
                 patch_size(self.side, grid)
-            return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            return "x".join(map(str, value)) if isinstance(value, tuple) else "".join(str(value).split())
         except (ValueError, TypeError) as error:
             raise self.document.error(where, error) from None
 

@@ -11,9 +11,19 @@ from typing import Any
 
 import yaml
 
+from tasks.data.errors import one_line
+
 
 class SuiteError(ValueError):
     """A suite that cannot be read: one line with file, line and the nearest valid names."""
+
+
+LARGEST = 2**63
+MOST = 100_000  # values that a file may stand for: aliases of aliases of aliases would fill the memory
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """What YAML allows and a suite does not."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,7 +48,10 @@ for _tag, _pattern, _first in (
 
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = node.value.replace("_", "")
-    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    value = int(text, 0) if text[:2] in ("0o", "0x") else int(text) if len(text) < 99 else LARGEST
+    if abs(value) >= LARGEST:
+        raise _Refused(problem="an integer must be below 2**63", problem_mark=node.start_mark)
+    return value
 
 
 def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
@@ -49,22 +62,37 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
-def _refuse_repeats(node: Any, seen: set[int]) -> None:
-    """Raises: a MarkedYAMLError at the second of two equal keys; plain YAML would let the last one win."""
-    if id(node) in seen:
-        return
-    seen.add(id(node))
+def _refuse(node: Any, known: dict[int, int]) -> int:
+    """How many values a node stands for, aliases written out; `known`: those of nodes, 0 of one that is not finished.
+
+    Raises: _Refused at the second of two equal keys, of which plain YAML would let the last one win, at keys
+        that are no words or numbers, an alias of what it stands in, and more values than there may be.
+    """
+    if node is None:
+        return 0
+    if known.get(id(node)) == 0:
+        raise _Refused(problem="an alias of what it stands in", problem_mark=node.start_mark)
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = 0
+    count = 1
     if isinstance(node, yaml.MappingNode):
         first: dict[str, int] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _Refused(problem="a key must be a word or number", problem_mark=key.start_mark)
             if key.tag != "tag:yaml.org,2002:merge" and key.value in first:
                 told = f"key {key.value!r} stands here twice (first in line {first[key.value]})"
-                raise yaml.MarkedYAMLError(problem=told, problem_mark=key.start_mark)
+                raise _Refused(problem=told, problem_mark=key.start_mark)
             first[str(key.value)] = key.start_mark.line + 1
-            _refuse_repeats(value, seen)
+            count += 1 + _refuse(value, known)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeats(item, seen)
+        count += sum(_refuse(item, known) for item in node.value)
+    if count > MOST:
+        told = f"stands for {count:,} values, aliases written out; {MOST:,} are allowed"
+        raise _Refused(problem=told, problem_mark=node.start_mark)
+    known[id(node)] = count
+    return count
 
 
 def read_value(text: str) -> Any:
@@ -76,14 +104,14 @@ def read_value(text: str) -> Any:
     """
     try:
         node = yaml.compose(text, Loader=_Loader)
-        _refuse_repeats(node, set())
+        _refuse(node, {})
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"not YAML: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "problem", None) or error).split())
+    return one_line(getattr(error, "problem", None) or error, 500)
 
 
 @dataclass
@@ -125,7 +153,7 @@ class Document:
 
     def error(self, where: Iterable[Any], message: object) -> SuiteError:
         """One line: the place and what is the matter there."""
-        return SuiteError(f"{self.place(where)}: {' '.join(str(message).split())}")
+        return SuiteError(f"{self.place(where)}: {one_line(message)}")
 
 
 def read_document(path: Path) -> Document:
@@ -134,14 +162,16 @@ def read_document(path: Path) -> Document:
     Raises: SuiteError for what is no YAML mapping of unique keys, with the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         node = yaml.compose(text, Loader=_Loader)
-        _refuse_repeats(node, set())
+        _refuse(node, {})
         raw = yaml.load(text, Loader=_Loader)
+    except OSError as error:
+        raise SuiteError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        wrong = "" if isinstance(error, yaml.MarkedYAMLError) and "twice" in _reason(error) else "not YAML: "
+        wrong = "" if isinstance(error, _Refused) else "not YAML: "
         raise SuiteError(f"{path}{line}: {wrong}{_reason(error)}") from None
     if not isinstance(raw, Mapping):
         raise SuiteError(f"{path}:1: a suite is a mapping with name, backbones and tasks")

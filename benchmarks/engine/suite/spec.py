@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from benchmarks.engine.suite.reading import Document, SuiteError, near
+from benchmarks.engine.suite.reading import LARGEST, Document, SuiteError, near
+from tasks.data.errors import shown
 
 
 class _Strict(BaseModel):
@@ -60,6 +61,9 @@ class BackboneEntry(_Strict):
 Backbones = list[Annotated[BackboneEntry, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]]
 
 
+Seed = Annotated[int, Field(ge=0, lt=LARGEST)]
+
+
 class TaskEntry(_Strict):
     """A task with its options and changes to its recipe; what it leaves out is taken from the top."""
 
@@ -70,19 +74,19 @@ class TaskEntry(_Strict):
     backbones: Backbones | None = None
     train: list[TrainEntry] | None = None
     eval: list[EvalEntry] | None = None
-    seeds: list[int] | None = None
+    seeds: list[Seed] | None = None
 
 
 class SuiteSpec(_Strict):
     """A suite file."""
 
-    name: str
+    name: str = Field(min_length=1)
     description: str = ""
     imports: list[str] = Field(default_factory=list)
     backbones: Backbones = []
     train: list[TrainEntry] = []
     eval: list[EvalEntry] = []
-    seeds: list[int] = [0]
+    seeds: list[Seed] = [0]
     tasks: list[Annotated[TaskEntry, BeforeValidator(lambda v: {"task": v} if isinstance(v, str) else v)]]
 
 
@@ -107,7 +111,7 @@ def _first_problem(error: ValidationError, document: Document) -> SuiteError:
         message = f"key {where[-1]!r} is missing"
     else:
         told = problem["msg"].removeprefix("Value error, ")
-        message = f"{'.'.join(map(str, where))}: {told}, not {problem['input']!r}"
+        message = f"{'.'.join(map(str, where))}: {told}, not {shown(problem['input'], 200)}"
     return document.error(where, f"{message}{more}")
 
 

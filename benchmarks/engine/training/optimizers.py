@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.engine.training.adam import AdamWBf16
-from benchmarks.engine.training.muon import MuonAdamW
+from benchmarks.engine.training.updates.adam import AdamWBf16
+from benchmarks.engine.training.updates.muon import MuonAdamW
 from tasks.contract import Recipe, TaskError
 from tasks.protocols import protocol
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from benchmarks.report.answers.questions import asked_of, newest
+from benchmarks.report.answers.questions import asked_of, newest, shown
 from benchmarks.store import Row, Store
 
 Values = dict[str, set[str]]
@@ -17,7 +17,7 @@ def disagreements(stores: Sequence[Store]) -> list[str]:
     Example: `disagreements([Store("results/runs/a"), Store("results/runs/b")])`
     """
     found = []
-    held = [(store, _questions(newest(store.rows()))) for store in stores]
+    held = [(store, _questions(newest(shown(store.rows())))) for store in stores]
     for (one, own), (other, theirs) in itertools.combinations(held, 2):
         for question in own:
             if question not in theirs:

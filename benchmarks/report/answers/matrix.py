@@ -90,6 +90,50 @@ def tally(answers: Sequence[Answer]) -> dict[str, dict[str, int]]:
     return found
 
 
+def headline(answers: Sequence[Answer]) -> str:
+    """The answer in one sentence. A hollow yes is no yes: it judges files.
+
+    Example: `headline(answers(entries([store])))`
+    """
+    counts = tally(answers)
+    if not counts:
+        return "No flexible model stands beside a fixed one that was trained and evaluated alike: nothing is answered."
+    if len(counts) == 1:
+        ((name, own),) = counts.items()
+        return _in_short(name, own)
+    everywhere = [name for name, own in counts.items() if own.get("yes", 0) == sum(own.values())]
+    if everywhere:
+        return f"Yes for {_listed(everywhere)}: each may replace every fixed model that it stands beside here."
+    some = [name for name, own in counts.items() if own.get("yes", 0)]
+    if some:
+        return f"In part: {len(some)} of {len(counts)} flexible models may replace some fixed models, none all of them."
+    whole: dict[str, int] = {}
+    for own in counts.values():
+        for word, number in own.items():
+            whole[word] = whole.get(word, 0) + number
+    return _in_short(f"any of {len(counts)} flexible models", whole)
+
+
+def _in_short(name: str, counts: dict[str, int]) -> str:
+    total, yes = sum(counts.values()), counts.get("yes", 0)
+    files = counts.get("yes, hollow", 0)
+    kinds = {word: counts.get(word, 0) + counts.get(f"{word}, hollow", 0) for word in ("no", "undecided", "empty")}
+    kinds["yes of two files alone"] = files
+    others = _listed([f"{number} {word}" for word, number in kinds.items() if number])
+    if yes == total:
+        return f"Yes: {name} may replace every fixed model that it stands beside here ({total} of {total} answers)."
+    if yes:
+        return f"In part: {name} may replace the fixed model in {yes} of {total} answers; {others}."
+    if kinds["no"] == total:
+        return f"No: in none of {total} answers may {name} replace the fixed model."
+    also = " (one training run each: it takes several to speak of backbones)" if files else ""
+    return f"Not shown that {name} may replace a fixed model: of {total} answers {others}{also}."
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
 def overall(answers: Sequence[Answer]) -> list[str]:
     """Over all tables, for each flexible model: how many answers are yes, and what it keeps of the specialists.
 

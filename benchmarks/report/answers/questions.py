@@ -51,6 +51,27 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     return list({r.row_key: r for r in rows if r.status == "ok"}.values())
 
 
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """The rows that a reader is shown: those of a smoke test only where there are no whole ones."""
+    whole = any(r.status == "ok" and not r.limit for r in rows)
+    return [r for r in rows if not (whole and r.limit)]
+
+
+def smoke_notes(rows: Sequence[Row]) -> list[str]:
+    """A line about the rows of smoke tests among some, if there are any.
+
+    Example: `smoke_notes(store.rows())` is `["5 rows of a smoke test (--limit 6) are left out"]`
+    """
+    good = newest(rows)
+    smoke = [r for r in good if r.limit]
+    if not smoke:
+        return []
+    limits = ", ".join(str(n) for n in sorted({r.limit or 0 for r in smoke}))
+    if len(smoke) == len(good):
+        return [f"a smoke test: no more than {limits} samples of each split were evaluated (--limit)"]
+    return [f"{len(smoke)} rows of a smoke test (--limit {limits}) are left out"]
+
+
 def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
     """The newest successful rows of folders, each with its table.
 
@@ -63,7 +84,9 @@ def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
 
     Example: `{entry.group for entry in entries([Store("results/runs/mini")])}`
     """
-    good = [(row, store) for store in stores for row in newest(store.rows())]
+    every = [(row, store) for store in stores for row in newest(store.rows())]
+    kept = set(map(id, shown([row for row, _ in every])))
+    good = [(row, store) for row, store in every if id(row) in kept]
     several = Counter(name for name, _ in {(r.backbone, _built(r)) for r, _ in good})
     asked = [asked_of(row) for row, _ in good]
     count = Counter(_question(row) for row, _ in good)
@@ -71,7 +94,9 @@ def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
     found = []
     for (row, store), own in zip(good, asked, strict=True):
         question = _question(row)
-        variant = " ".join(f"{k}={v}" for k, v in own.items() if shared[question, (k, v)] < count[question])
+        variant = " ".join(
+            f"{k}={v}" for k, v in own.items() if k == "limit" or shared[question, (k, v)] < count[question]
+        )
         data = f"{row.options.get('data', '')} {variant}".strip()
         metric = row.metric or next(iter(row.metrics), "")
         group = (row.task, data, row.protocol or "", row.split or "", metric)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmarks.report.statistics.draws import Choice, Deviations, deviations
+from benchmarks.report.statistics.noninferiority import Rules
 from benchmarks.report.statistics.variance import ALPHA, Arm
 
 
@@ -21,6 +22,7 @@ class Best:
         could_be: places of all choices that could be best, the measured best among them, best first.
         cheapest: the cheapest that is surely within the margin of whichever is best; None where none can be shown.
         critical: the quantile of the largest of all pairs' |T|.
+        errors: standard errors [C, C] of the differences of all pairs.
     """
 
     measured: int
@@ -28,6 +30,7 @@ class Best:
     could_be: tuple[int, ...]
     cheapest: int | None
     critical: float
+    errors: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)), repr=False, compare=False)
 
 
 def find_best(
@@ -52,13 +55,62 @@ def find_best(
     found = deviations(choices)
     errors = pair_errors(choices, found, fraction)
     critical = _critical(found, alpha)
-    gaps = values[None] - values[:, None]  # [i, j]: by how much j is better than i
-    could = ~(gaps > critical * errors).any(1)
-    sure = ((gaps + critical * errors) < margin) | np.eye(len(choices), dtype=bool)
-    cheap = [i for i in np.flatnonzero(sure.all(1)).tolist() if choices[i].cost is not None]
+    could, sure = _not_beaten(values, errors, critical), _surely_within(values, errors, critical, margin)
     order = [int(i) for i in np.argsort(-values, kind="stable") if could[i]]
-    cheapest = min(cheap, key=lambda i: (choices[i].cost, -values[i]), default=None)
-    return Best(measured, halved, tuple(order), cheapest, critical)
+    return Best(measured, halved, tuple(order), _cheapest(choices, values, sure), critical, errors)
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """What can be said of the choices within a budget: places of the best measured one, of those that could be best
+    there, best first, and of the cheapest that is surely within the margin of them all."""
+
+    measured: int
+    could_be: tuple[int, ...]
+    cheapest: int | None
+
+
+def within_budget(
+    choices: Sequence[Choice], best: Best, costs: Sequence[float | None], budget: float, rules: Rules
+) -> Affordable | None:
+    """The choices that cost at most `budget`, by the joint statements of `find_best` over all of them; None where
+    nothing is so cheap.
+
+    Args:
+        costs: of each choice, in the unit of the budget; what has none is not chosen.
+
+    Example: `within_budget(choices, best, [c.cost for c in choices], 0.2e9, rules).measured`
+    """
+    inside = np.array([i for i, cost in enumerate(costs) if cost is not None and cost <= budget], int)
+    if not len(inside):
+        return None
+    own = [choices[i] for i in inside]
+    values = (1 if rules.higher else -1) * np.array([c.value for c in own])
+    errors = best.errors[np.ix_(inside, inside)] if len(choices) > 1 else best.errors
+    top = int(values.argmax())
+    could = _not_beaten(values, errors, best.critical)
+    sure = _surely_within(values, errors, best.critical, rules.allowance(own[top].value)[0])
+    order = [int(inside[i]) for i in np.argsort(-values, kind="stable") if could[i]]
+    told = [costs[i] for i in inside]
+    cheapest = min(np.flatnonzero(sure).tolist(), key=lambda i: (told[i], -values[i]), default=None)
+    return Affordable(int(inside[top]), tuple(order), None if cheapest is None else int(inside[cheapest]))
+
+
+def _not_beaten(values: np.ndarray, errors: np.ndarray, critical: float) -> np.ndarray:
+    """Which choices [C] no other is surely better than."""
+    gaps = values[None] - values[:, None]  # [i, j]: by how much j is better than i
+    return ~(gaps > critical * errors).any(1)
+
+
+def _surely_within(values: np.ndarray, errors: np.ndarray, critical: float, margin: float) -> np.ndarray:
+    """Which choices [C] lose surely less than the margin to any other."""
+    gaps = values[None] - values[:, None]
+    return (((gaps + critical * errors) < margin) | np.eye(len(values), dtype=bool)).all(1)
+
+
+def _cheapest(choices: Sequence[Choice], values: np.ndarray, sure: np.ndarray) -> int | None:
+    cheap = [i for i in np.flatnonzero(sure).tolist() if choices[i].cost is not None]
+    return min(cheap, key=lambda i: (choices[i].cost, -values[i]), default=None)
 
 
 def _chosen_on_halves(choices: Sequence[Choice], sign: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import json
 from collections.abc import Mapping, Sequence
@@ -148,7 +149,7 @@ def open_saved(folder: Path) -> Table:
 class Column:
     """Pictures in a column: bytes, Hugging Face's struct of bytes and path, or paths beside the files.
 
-    Small tables are held in memory; of large ones the row groups around what is read.
+    Small tables are held in memory; of large ones the row groups last read, up to as many bytes.
     """
 
     table: Table
@@ -183,26 +184,44 @@ class Column:
             self._kept["all"] = self.table.read([self.name])[self.name] if small else None
 
     def _value(self, i: int) -> Any:
-        import pyarrow.parquet as pq
-
         self.open()
         if self._kept["all"] is not None:
             return self._kept["all"][i].as_py()
-        path, row = self.table.place(i)
-        groups = self._kept.setdefault("groups", collections.OrderedDict())
-        opened = self._kept.setdefault("files", {})
-        file = opened.setdefault(path, None) or pq.ParquetFile(path)
-        opened[path] = file
-        for number in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(number).num_rows
-            if row < rows:
-                if (path, number) not in groups:
-                    groups[path, number] = file.read_row_group(number, columns=[self.name])[self.name]
-                    if len(groups) > 4:
-                        groups.popitem(last=False)
-                return groups[path, number][row].as_py()
-            row -= rows
-        raise IndexError(i)
+        starts = self._starts()
+        at = bisect.bisect_right(starts, i, key=lambda group: group[0]) - 1
+        return self._group(at)[i - starts[at][0]].as_py()
+
+    def _starts(self) -> list[tuple[int, Path, int]]:
+        """(first row of all, file, number in it) of every row group that has rows."""
+        import pyarrow.parquet as pq
+
+        if "starts" not in self._kept:
+            starts, row, files = [], 0, {}
+            for path in self.table.paths:
+                files[path] = file = pq.ParquetFile(path, memory_map=True)
+                for number in range(file.metadata.num_row_groups):
+                    if rows := file.metadata.row_group(number).num_rows:
+                        starts.append((row, path, number))
+                        row += rows
+            self._kept.update(starts=starts, files=files, groups=collections.OrderedDict(), bytes=0)
+        return self._kept["starts"]
+
+    def _group(self, at: int) -> Any:
+        """The pictures of a row group; those last used are kept, as many bytes as a table in memory may have."""
+        import pyarrow as pa
+
+        groups = self._kept["groups"]
+        if at not in groups:
+            _, path, number = self._kept["starts"][at]
+            try:
+                groups[at] = self._kept["files"][path].read_row_group(number, columns=[self.name])[self.name]
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(path, error) from error
+            self._kept["bytes"] += groups[at].nbytes
+            while self._kept["bytes"] > IN_MEMORY and len(groups) > 1:
+                self._kept["bytes"] -= groups.popitem(last=False)[1].nbytes
+        groups.move_to_end(at)
+        return groups[at]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"table": self.table, "name": self.name, "_kept": {}}  # open files stay in their process

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.data.boxes.columns import BoxLabels, read_box_labels
+from tasks.data.boxes.protocols import Protocol, protocol_of
 from tasks.data.boxes.unusual import box_faults
-from tasks.data.cards import Form, SetCard, SplitCard, find_card
+from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
 from tasks.data.errors import DataError, Missing, Wrong, shown
 from tasks.data.readers.files import Files, Members, listing, tar_members
@@ -48,6 +50,16 @@ class BoxedSet:
     def usual(self) -> tuple[str, ...]:
         """The splits that are asked for unless others are named."""
         return tuple(s for s in self.splits if s not in self.form.splits or self.form.splits[s].usual)
+
+    @property
+    def rules(self) -> Protocol:
+        """Whose rules results are scored by: of a known set those of its layout, of an own folder those of the form
+        that its val has, LVIS' where that cannot be told."""
+        if not self.own:
+            return Protocol(self.form.layout)
+        with contextlib.suppress(DataError, OSError):
+            return protocol_of(self.file("val"))
+        return Protocol.lvis
 
     def card_splits(self) -> dict[str, int | None]:
         """Pictures that each split must have, `None` where that is not fixed or depends on what is held out."""
@@ -171,8 +183,10 @@ class BoxedSet:
     def _with_pictures(self, labels: BoxLabels, split: str) -> Boxed:
         names = [_name(names, labels, i) for i, names in enumerate(labels.pictures)]
         pictures = self._pictures(labels, split, names)
-        empty = int((labels.area <= 0).sum())
-        notes = (f"{labels.path}: {empty:,} of {len(labels.box):,} boxes have no area: they are dropped",) * bool(empty)
+        empty = int((labels.box[:, 2:] <= 0).any(1).sum())
+        notes = (f"{labels.path}: {empty:,} of {len(labels.box):,} boxes have no area: training drops them",) * bool(
+            empty
+        )
         return Boxed(names, pictures, labels=labels, notes=notes)
 
     def _pictures(self, labels: BoxLabels, split: str, names: Sequence[str]) -> Files | Members:
@@ -248,6 +262,7 @@ def boxed_set(name: str, root: str | Path) -> BoxedSet:
     Example: `boxed_set("lvis_coco80", "data").splits == ("train", "minival", "val", "real")`
     """
     root = Path(root)
+    check_name(name)
     try:
         card = find_card(name, KIND, root)
     except Wrong as error:

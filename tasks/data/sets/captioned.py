@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.cards import Form, SetCard, SplitCard, find_card
+from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.errors import DataError, Missing, Wrong
 from tasks.data.readers.captions import (
     Listed,
@@ -183,6 +183,7 @@ def captioned_set(name: str, root: str | Path) -> CaptionedSet:
     Example: `captioned_set("flickr8k", "data").has_val`
     """
     root = Path(root)
+    check_name(name)
     suffix = Path(name).suffix.lower()
     if suffix in (".json", *LINES):
         layout = "flickr" if suffix in LINES else "coco" if "{split}" in name else "karpathy"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.cards import Form, SetCard, SplitCard, find_card
+from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
 from tasks.data.errors import DataError, Missing, Wrong
 from tasks.data.readers.classes import class_names, read_class_folders, read_class_table
@@ -121,7 +121,7 @@ class LabelledSet:
         if form.layout == "sun397":
             return read_sun397(self.root / form.files, split, advice)
         card = form.splits[split]
-        place = card.path or form.files.format(split=card.download or split)
+        place = card.path or form.files.replace("{split}", card.download or split)
         if form.layout in ("folders", "saved"):
             if not (self.root / place).is_dir():
                 raise Missing("no such folder", path=self.root / place, advice=advice)
@@ -152,7 +152,7 @@ class LabelledSet:
             place = locate(self.root / self.form.files, "train") if self.own else None
         except Missing:
             return None
-        folder = place.paths[0] if place else self.root / self.form.files.format(split="train")
+        folder = place.paths[0] if place else self.root / self.form.files.replace("{split}", "train")
         return class_names(folder) if folder.is_dir() else None
 
     @functools.cached_property
@@ -184,6 +184,7 @@ def labelled_set(name: str, root: str | Path, image: str = "", label: str = "", 
     Example: `labelled_set("pets", "data").reported == ("test",)`
     """
     root = Path(root)
+    check_name(name)
     if name.startswith("hf:") or ("/" in name and not name.endswith((".yaml", ".yml"))):
         folder = name.removeprefix("hf:")
         form = Form(layout="saved" if name.startswith("hf:") else "folders", files=folder,

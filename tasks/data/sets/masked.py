@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.data.cards import Form, SetCard, SplitCard, find_card
+from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.errors import DataError, Missing, Wrong
 from tasks.data.pictures import SUFFIXES
 from tasks.data.readers.files import Files, Members, passed_over, pictures_under, read_text, tar_members
@@ -122,7 +123,7 @@ class MaskedSet:
     @property
     def _shards(self) -> list[Path]:
         """Tars of a pack, `NAME_*.tar` beside its folder."""
-        return [] if self.folder.is_dir() else sorted(self.folder.parent.glob(f"{self.folder.name}_*.tar"))
+        return [] if self.folder.is_dir() else sorted(self.folder.parent.glob(f"{escape(self.folder.name)}_*.tar"))
 
     @functools.cached_property
     def _members(self) -> dict[str, tuple[Path, int, int]]:
@@ -244,15 +245,17 @@ def masked_set(name: str, root: str | Path, **own: Any) -> MaskedSet:
     Example: `masked_set("voc21", "data").splits == ("train", "minival", "val")`
     """
     root = Path(root)
+    check_name(name)
     try:
         card = find_card(name, KIND, root)
     except Wrong as error:
         if error.path is not None:
             raise
         places = [root / name, root / "segmentation" / name]
-        folder = next((p for p in places if p.is_dir() or any(p.parent.glob(f"{p.name}_*.tar"))), None)
+        folder = next((p for p in places if p.is_dir() or any(p.parent.glob(f"{escape(p.name)}_*.tar"))), None)
         unknown = "" if folder else f"{name!r} {error.reason}"
-        form = Form(layout="pairs", files=(folder or places[0]).relative_to(root).as_posix(), splits={})
+        files = Path("segmentation", name) if folder == places[1] else Path(name)
+        form = Form(layout="pairs", files=files.as_posix(), splits={})
         card = SetCard(name=name, title="own folder", licence="your own", source="your own folder", masks=form)
         return MaskedSet(name, root, card, form, True, unknown, **own)
     suffixes = {k: v for k, v in own.items() if k.endswith("suffix")}

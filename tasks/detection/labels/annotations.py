@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,28 @@ class Truth:
     known: np.ndarray | None
     partial: np.ndarray
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    def of_images(self, places: Sequence[int]) -> Truth:
+        """Labels of some images alone, by their ascending places; ids and categories stay.
+
+        Example: `truth.of_images([0, 10]).image_ids` are the first id and the eleventh
+        """
+        chosen, categories = np.asarray(places, np.int64), len(self.category_ids)
+        own = np.isin(self.image, chosen)
+        known = None if self.known is None else _of_images(self.known, chosen, categories)
+        return dataclasses.replace(
+            self, image_ids=self.image_ids[chosen], sizes=self.sizes[chosen],
+            image=np.searchsorted(chosen, self.image[own]), category=self.category[own], box=self.box[own],
+            area=self.area[own], ignore=self.ignore[own], crowd=self.crowd[own], known=known,
+            partial=_of_images(self.partial, chosen, categories), counts={},
+        )  # fmt: skip
+
+
+def _of_images(keys: np.ndarray, chosen: np.ndarray, categories: int) -> np.ndarray:
+    """Keys image * K + category of the chosen images, which are counted anew."""
+    image, category = np.divmod(keys, categories)
+    own = np.isin(image, chosen)
+    return np.searchsorted(chosen, image[own]) * categories + category[own]
 
 
 def read_labels(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures with boxes, padded to squares, and their labels by LVIS' rules."""
+"""Pictures with boxes, padded to squares, as evaluation sees them."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +19,22 @@ from tasks.detection.scoring.results import Detections
 
 
 class DetectionMeter(RecordMeter):
-    """LVIS box AP of each view, scored once all images are there."""
+    """Box AP of each view by the rules of its labels, scored once all images are there."""
 
     def __init__(self, truth: Truth, split: str):
         super().__init__()
         self.truth, self.split = truth, split
+        self._places = np.arange(len(truth.image_ids))  # of its images in the split
+
+    def narrow(self, part: str, ids: Sequence[int]) -> None:
+        """A smoke test: AP over these images alone."""
+        self.truth, self._places = self.truth.of_images(ids), np.asarray(ids)
 
     def detections(self, records: Mapping[str, Tensor]) -> Detections:
-        """Records of one view as columns; ids are places in the sorted image ids."""
+        """Records of one view as columns; ids are places in the split's sorted image ids."""
         truth = self.truth
         kept = records["score"].shape[1]
-        image = truth.image_ids[records["ids"].numpy()].repeat(kept)
+        image = truth.image_ids[np.searchsorted(self._places, records["ids"].numpy())].repeat(kept)
         category = truth.category_ids[records["category"].flatten().long().numpy()]
         return Detections(
             image, category, records["score"].flatten().double().numpy(), records["box"].flatten(0, 1).double().numpy()

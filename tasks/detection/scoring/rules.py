@@ -34,5 +34,11 @@ RULES = {
         protocol("detection").value("detections"), over_categories=True, drops_empty=True, by_frequency=True
     ),
     # pycocotools 2.0: cocoeval.py, Params.setDetParams and summarize
-    Protocol.coco: Rules(100, over_categories=False, drops_empty=False, short_lists=(1, 10), recall_by_area=True),
+    Protocol.coco: Rules(
+        protocol("detection").value("detections_coco"),
+        over_categories=False,
+        drops_empty=False,
+        short_lists=(1, 10),
+        recall_by_area=True,
+    ),
 }

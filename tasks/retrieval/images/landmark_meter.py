@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from tasks.contract import View
 from tasks.contract.meters import RecordMeter
+from tasks.data.sets.landmarks import GRADES
 from tasks.retrieval.images.metrics import revisited_map
 from tasks.retrieval.search import nearest
 
@@ -21,6 +23,15 @@ class LandmarkMeter(RecordMeter):
     def __init__(self, answers: list[Mapping[str, Any]], split: str):
         super().__init__()
         self.answers, self.split = answers, split
+
+    def narrow(self, part: str, ids: Sequence[int]) -> None:
+        """A smoke test: some queries, or the answers that are in a part of the gallery."""
+        if part == self.split:
+            self.answers = [self.answers[i] for i in ids]
+        else:
+            self.answers = [
+                {grade: np.flatnonzero(np.isin(ids, own[grade])) for grade in GRADES} for own in self.answers
+            ]
 
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
         """Raises: TaskError when nothing was seen."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from tasks.contract import Batch, Grid, Options, Recipe, Task, TaskCard, TaskErr
 from tasks.contract.task import sums_of_mean
 from tasks.data.errors import DataError
 from tasks.data.pictures import read_rgb
-from tasks.data.sets.landmarks import landmark_set
+from tasks.data.sets.landmarks import GRADES, landmark_set
 from tasks.data.splits import Sought
 from tasks.protocols import protocol
 
@@ -83,6 +84,16 @@ class Landmarks(Task):
 
     def parts(self, split: str) -> tuple[str, ...]:
         return ("gallery", split)
+
+    def smoke(self, split: str, count: int, limit: int) -> Sequence[int]:
+        """Of the gallery what answers the chosen queries first: a query without an answer has no precision."""
+        answers = self.data.truth.answers
+        if split != "gallery" or limit >= count:
+            return super().smoke(split, count, limit)
+        asked = [answers[i] for i in super().smoke("test", len(answers), limit)]
+        by_turns = itertools.zip_longest(*(own[grade].tolist() for grade in GRADES for own in asked))
+        order = (int(i) for turn in by_turns for i in turn if i is not None)
+        return sorted(itertools.islice(dict.fromkeys(itertools.chain(order, range(count))), limit))
 
     def dataset(self, split: str) -> LandmarkPictures:
         return LandmarkPictures(self.data.load(split), self.options.image_size)

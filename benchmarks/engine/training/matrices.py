@@ -1,0 +1,56 @@
+"""Products of the block matrices in bfloat16 while a model is trained in float32: a recipe's `matrices: bf16`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.contract import TaskError
+
+BLOCK_MATRIX = re.compile(r"(^|\.)blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))$")
+
+
+class RoundedLinear(nn.Linear):
+    """A linear layer whose operands are rounded to bfloat16, forward and backward; its output is float32.
+
+    Under a wider autocast it does as that says. Autocast, not casts of our own, so that per-example clipping sees it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., I] -> float32 [..., O]."""
+        device = input.device.type
+        if torch.is_autocast_enabled(device):
+            return super().forward(input)
+        with torch.autocast(device, torch.bfloat16):
+            return F.linear(input, self.weight, self.bias).float()
+
+
+@contextlib.contextmanager
+def block_matrices(model: nn.Module, kind: str) -> Iterator[int]:
+    """With `bf16`: qkv, proj, fc1 and fc2 of the model's blocks multiply in bfloat16 inside; how many they are.
+
+    Attention, norms, the residual stream, weights and their gradients stay float32, and so does all evaluation. With
+    `float32` nothing changes.
+
+    Raises: TaskError for a model that has no such blocks to train.
+
+    Example: `with block_matrices(model, "bf16"): model(images, (8, 8)).pooled.sum().backward()`
+    """
+    if kind == "float32":
+        yield 0
+        return
+    layers = [m for n, m in model.named_modules() if BLOCK_MATRIX.search(n) and type(m) is nn.Linear]
+    if not layers:
+        raise TaskError("recipe: matrices bf16: the model trains no blocks with qkv, proj, fc1, fc2; leave it float32")
+    try:
+        for layer in layers:
+            layer.__class__ = RoundedLinear
+        yield len(layers)
+    finally:
+        for layer in layers:
+            layer.__class__ = nn.Linear

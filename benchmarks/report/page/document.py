@@ -1,0 +1,75 @@
+"""One static page of folders of results: the answer first, then the budget, curves, tables, and all they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from benchmarks.report.answers.answer import Answer
+from benchmarks.report.answers.matrix import headline, matrix, overall
+from benchmarks.report.answers.questions import newest, shown
+from benchmarks.report.page.curves import as_script, library, payload
+from benchmarks.report.page.pictures import strips
+from benchmarks.report.page.provenance import Provenance, commands, costs, missing
+from benchmarks.report.published import beside
+from benchmarks.report.tables import CAPTION, table_of
+from benchmarks.store import Store
+
+HERE = Path(__file__).parent
+
+
+def build_page(
+    stores: Sequence[Store],
+    answers: Sequence[Answer],
+    notes: Sequence[str] = (),
+    latencies: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
+    """HTML of folders of results; everything is inside the file, and whatever comes from data is escaped.
+
+    Args:
+        answers: of all their tables.
+        notes: what the reader must know of the folders, such as where they do not agree.
+        latencies: milliseconds of an image by setting and row key.
+
+    Example: `Path("page.html").write_text(build_page([store], answers(entries([store]))))`
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    rows, latencies = shown([row for store in stores for row in store.rows()]), latencies or {}
+    good = newest(rows)
+    told = Provenance(good)
+    dates = sorted(r.finished[:10] for r in good if r.finished)
+    page = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    columns, lines = matrix(answers)
+    pictures, left_out = strips(stores)  # before the faults are listed
+    return page.get_template("page.html").render(
+        name=" + ".join(dict.fromkeys(r.suite or "" for r in good)) or stores[0].folder.name, rows=len(good),
+        dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated",
+        headline=headline(answers), overall=overall(answers), columns=columns, matrix=lines,
+        places={part.title: i for i, part in enumerate(answers)}, parts=[_part(one) for one in answers],
+        caption=CAPTION, notes=[*notes, *(f for store in stores for f in store.faults)],
+        settings=list(latencies), costs=costs(good, latencies), pictures=pictures, left_out=left_out,
+        missing=missing(rows, answers), commands=commands(good), environments=told.environments,
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")), library=Markup(library()),
+        script=Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js"))),
+        payload=Markup(as_script(payload(answers, told, latencies))),
+    )  # fmt: skip
+
+
+def _part(one: Answer) -> dict[str, Any]:
+    """What the page says of one table; each cell with the place of its choice, -1 for a hole."""
+    table = table_of(one)
+    places = {(p.backbone, p.train, f"{p.grid} {p.view}".strip()): i for i, p in enumerate(one.points)}
+    lines = [
+        (backbone, train, [
+            (cell, places.get((backbone, train, column), -1)) for cell, column in zip(cells, table.columns, strict=True)
+        ])
+        for backbone, train, *cells in table.lines
+    ]  # fmt: skip
+    return {
+        "title": table.title, "answer": one.lines(), "details": one.details(), "columns": table.columns,
+        "lines": lines, "published": beside(one.points), "spread": any("±" in c for *_, own in lines for c, _ in own),
+    }  # fmt: skip

@@ -1,0 +1,85 @@
+"""`matrices: bf16`: block matrices alone, in training alone, in no key where it is not asked for."""
+
+import dataclasses
+
+import pytest
+import runner_tools  # makes the plug-in importable
+import torch
+from accelerate import Accelerator
+from flexivit_toy import Toy
+from tiny_backbone import Plain
+
+from backbones import build_backbone
+from backbones.grids import GridSchedule
+from benchmarks.engine.identity import candidate_key, cell_key
+from benchmarks.engine.suite import Cell, cell_task
+from benchmarks.engine.training.loop import finetune
+from benchmarks.engine.training.matrices import RoundedLinear, block_matrices
+from benchmarks.report.answers.questions import asked_of
+from tasks import View
+from tasks.contract import Recipe, TaskError
+
+CELL = Cell("s", "toy", {"noise": 0.1}, {"steps": 12}, "tiny_backbone:tiny", {}, "4", (View(4, "pi"),), ("test",))
+FOUR = GridSchedule("fixed", ((4, 4),))
+
+
+def test_keys_are_those_that_rows_were_made_with() -> None:
+    task = cell_task(CELL, ".")
+    assert cell_key(CELL, task) == "801f8fde4152f94e"  # of the version before the field
+    same = dataclasses.replace(CELL, recipe={**CELL.recipe, "matrices": "float32"})
+    other = dataclasses.replace(CELL, recipe={**CELL.recipe, "matrices": "bf16"})
+    assert cell_key(same, cell_task(same, ".")) == cell_key(CELL, task) != cell_key(other, cell_task(other, "."))
+    told = dataclasses.asdict(task.recipe)
+    assert task.recipe.decisive() == {n: v for n, v in told.items() if n != "matrices"}
+    assert candidate_key("k", task.recipe) != candidate_key("k", dataclasses.replace(task.recipe, matrices="bf16"))
+
+
+def test_operands_are_rounded_and_all_else_is_float32() -> None:
+    torch.manual_seed(0)
+    model, images = build_backbone("flexivit_nano", pretrained=False), torch.randn(4, 3, 120, 120)
+    seen: dict[str, set[torch.dtype]] = {"attention": set(), "norm": set()}
+    block = model.trunk.blocks[0]
+    block.norm2.register_forward_pre_hook(lambda _, given: seen["norm"].add(given[0].dtype))
+    block.attn.proj.register_forward_pre_hook(lambda _, given: seen["attention"].add(given[0].dtype))
+    plain = model(images, 8).pooled
+    with block_matrices(model, "bf16") as count:
+        assert count == 4 * len(model.trunk.blocks)
+        rounded = model(images, 8).pooled
+        rounded.sum().backward()
+        x = torch.randn(3, block.mlp.fc1.in_features)
+        wanted = x.bfloat16() @ block.mlp.fc1.weight.bfloat16().T + block.mlp.fc1.bias.bfloat16()
+        torch.testing.assert_close(block.mlp.fc1(x), wanted.float(), rtol=1e-2, atol=1e-2)
+    assert seen == {"attention": {torch.float32}, "norm": {torch.float32}}
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+    assert 0 < float((rounded - plain).detach().norm() / plain.norm()) < 0.02
+    assert not any(isinstance(m, RoundedLinear) for m in model.modules())
+    assert torch.equal(model(images, 8).pooled, plain)
+    with block_matrices(model, "float32"):
+        assert torch.equal(model(images, 8).pooled, plain)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_training_with_it_learns_as_one_without(each: bool) -> None:
+    losses = {}
+    for kind in ("float32", "bf16"):
+        torch.manual_seed(0)
+        task = Toy()
+        model = task.model(build_backbone("vit_nano_g8", pretrained=False))
+        recipe = Recipe(steps=3, batch=4, lr=0.01, clip_per_example=each, matrices=kind)
+        training = finetune(task, model, recipe, FOUR, Accelerator(cpu=True))
+        assert not any("one pass an example" in note for note in training.notes)
+        losses[kind] = training.losses
+    assert losses["bf16"] != losses["float32"] and losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_it_is_said_and_refused(tmp_path) -> None:
+    with pytest.raises(TaskError, match="no matrices 'fp8'; nearest: "):
+        Recipe().replaced({"matrices": "fp8"})
+    with pytest.raises(TaskError, match="matrices bf16: the model trains no blocks"):
+        task = Toy()
+        model = task.model(Plain())  # has no blocks
+        finetune(task, model, Recipe(steps=1, batch=8, matrices="bf16"), FOUR, Accelerator(cpu=True))
+    _, rows = runner_tools.run_toy(tmp_path)
+    assert {row.recipe["matrices"] for row in rows} == {"float32"}
+    before = dataclasses.replace(rows[0], recipe={n: v for n, v in rows[0].recipe.items() if n != "matrices"})
+    assert asked_of(before) == asked_of(rows[0])
