@@ -1,6 +1,7 @@
 """Class folders as phones, converters and archives leave them: taken rightly, or one line with the nearest form."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,8 +75,6 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_picture_is_named(tmp_path, kind: str) -> None:
-    import re
-
     name, content, said = REFUSED[kind]
     place = folders(tmp_path) / "own" / "train" / "ant" / name
     if isinstance(content, bytes):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,6 @@ ODD_MASKS: dict[str, tuple[Callable[[], Image.Image] | bytes, str]] = {
 
 @pytest.mark.parametrize("kind", ODD_MASKS)
 def test_odd_masks_are_named(tmp_path, kind: str) -> None:
-    import re
-
     made, said = ODD_MASKS[kind]
     place = masked(tmp_path) / "annotations" / "train" / "0.png"
     place.write_bytes(made) if isinstance(made, bytes) else made().save(place)
@@ -172,8 +171,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_odd_boxes_are_named_in_both_splits(tmp_path, kind: str) -> None:
-    import re
-
     form, said = WRONG[kind]
     own = boxed(tmp_path, **form)
     for problem, file in zip(look(tmp_path).problems, ("train.json", "val.json"), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def kinds_of(name: str, root: Path) -> tuple[str, ...]:
     for card in (root / name, root / "sets" / f"{name}.yaml"):
         if card.suffix in (".yaml", ".yml") and card.is_file():
             return tuple(kind for kind in KINDS if getattr(read_card(card), kind) is not None)
+    if "{split}" in name:
+        return ("captions",)
     place = root / name.removeprefix("hf:")
     if place.is_file() and place.suffix.lower() in (".json", *LINES):
         if place.suffix == ".json" and _is_boxes(place):
@@ -56,6 +59,9 @@ def _instead_of_folder(folder: Path, name: str) -> str:
     """The nearest form that is read."""
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     names = {p.name for p in inner}
+    for path in [*sorted(folder.glob("annotations/captions_*.json")), *sorted(folder.glob("dataset*.json"))][:1]:
+        called = re.sub("captions_(train|val)", "captions_{split}", path.relative_to(folder).as_posix())
+        return f"captions are named by their file: {name.rstrip('/')}/{called}"
     if any(folder.glob("labels/*.txt")) or any(folder.glob("labels/*/*.txt")):
         return "YOLO's text labels are not read: write them as COCO's JSON, train.json and val.json"
     if any(folder.glob("Annotations/*.xml")):
