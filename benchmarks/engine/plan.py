@@ -105,12 +105,14 @@ def plan(
     """
     planned: list[Planned] = []
     known_rates, speed = read_rates(rates), measured_speed(store)
-    obstacles = Obstacles(skip_broken)
+    obstacles, told = Obstacles(skip_broken), dict[str, list[str]]()
     identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
     for cell in suite.cells:
         task = cell_task(cell, data_root)
-        notes = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
-        notes += [why] if (why := alone_only(task)) else []
+        asked = key_of({"task": cell.task, "options": dict(cell.options), "recipe": dict(cell.recipe)})
+        if asked not in told:  # the same for all seeds, backbones and grids
+            told[asked] = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
+        notes = [*told[asked], *([why] if (why := alone_only(task)) else [])]
         missing, done = obstacles.of(cell, task), []
         if not missing and any(entry.ok for entry in store.entries(cell_key(cell, task))):
             done = list(rows_of(identities.of(cell, task), store, skip_broken).values())

@@ -82,6 +82,7 @@ class Task:
     recipe: Recipe = Recipe()
     gathers: ClassVar[bool] = False  # does a coupled loss look across the batches of all processes of a group?
     skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
+    one_width: bool = False  # pad to the widest there can be, not to a batch's widest; see `compiled`
     Options: ClassVar[type[Options]] = Options
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -121,6 +122,12 @@ class Task:
         own = self.at(view)
         with bound(model, **view.bindings):
             yield own
+
+    def compiled(self) -> Self:
+        """This task for a step that a compiler traces: what it pads, it pads to one width (`one_width`)."""
+        own = copy.copy(self)
+        own.one_width = True
+        return own
 
     def in_training(self) -> Self:
         """This task without its options of evaluation: reading one is an error, because it is in no train key."""

@@ -189,7 +189,9 @@ class Detection(Task):
 
         ids, images, targets = zip(*samples, strict=True)
         train = "tokens" in targets[0]
-        gathered = collate_targets(targets) if train else {"size": torch.stack([t["size"] for t in targets])}
+        gathered = (
+            collate_targets(targets, self.one_width) if train else {"size": torch.stack([t["size"] for t in targets])}
+        )
         return Batch(torch.tensor(ids), torch.stack(images), gathered)
 
     def model(self, backbone: nn.Module) -> Detector:

@@ -114,7 +114,7 @@ class Retrieval(Task):
     def collate(self, samples: Sequence[tuple[int, Any, Any]]) -> Batch:
         """As any task's; captions are cut to the longest of the batch, while they lie on the CPU."""
         batch = super().collate(samples)
-        if batch.targets.ndim == 2:
+        if batch.targets.ndim == 2 and not self.one_width:
             batch.targets = self.trimmed(batch.targets)
         return batch
 

@@ -26,7 +26,7 @@ from benchmarks.engine.identity import Identity, candidate_key
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.randomness import seed_of
 from benchmarks.engine.running.lines import Lines
-from benchmarks.engine.running.options import RunOptions
+from benchmarks.engine.running.options import RunOptions, evaluation_batch, token_limit
 from benchmarks.engine.running.processes import failing_together, of_main
 from benchmarks.engine.running.summary import duration
 from benchmarks.engine.suite import Cell, changed
@@ -151,9 +151,12 @@ class Trainer:
             "resize": cell.backbone_options.get("resize"),
         }  # fmt: skip
         return LockedFeatures(
-            task, encode, self.store.folder / "embeddings", decides, a.device, self.options.batch,
+            task, encode, self.store.folder / "embeddings", decides, a.device, self._decoded(task),
             self.workers, a.autocast, self.lines.cell,
         )  # fmt: skip
+
+    def _decoded(self, task: Task) -> int:
+        return self.options.batch or evaluation_batch(self.accelerator.device, task.card.image_size)
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
         drops = bool(recipe.drop_path) and takes_option(cell.backbone, "drop_path")
@@ -209,8 +212,8 @@ class Trainer:
         """
         a = self.accelerator
         return sweep(
-            task, model, views, split, device=a.device, batch=self.options.batch,
-            token_budget=self.options.token_budget, workers=self.workers,
+            task, model, views, split, device=a.device, batch=self._decoded(task),
+            token_budget=token_limit(a.device, self.options.token_budget), workers=self.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
             skip=may_skip(task, self.options.skip_broken), limit=limit, progress=self._looking(split, len(views)),
         )  # fmt: skip
