@@ -81,12 +81,14 @@ def _short(command: str) -> str:
 
 
 def costs(rows: Sequence[Row], latencies: Latencies) -> list[list[str]]:
-    """A line for each backbone, image size and grid: MACs, latency in each setting, the fastest pass that was seen."""
+    """A line for each backbone, image size and grid: MACs, latency in each setting, the fastest pass that was seen.
+
+    Grids whose predictions are averaged are one line, such as `15+10`, with the sum of their MACs.
+    """
     seen: dict[tuple[str, int, str], list[Any]] = {}
     for row in rows:
-        entry = seen.setdefault(
-            (row.backbone, row.image_size or 0, str(row.eval_grid)), [None, 0.0, *(None for _ in latencies)]
-        )
+        grids = "+".join(map(str, row.cost.get("grids") or [row.eval_grid]))
+        entry = seen.setdefault((row.backbone, row.image_size or 0, grids), [None, 0.0, *(None for _ in latencies)])
         entry[0] = row.cost.get("macs") or entry[0]
         entry[1] = max(entry[1], row.cost.get("images_per_second") or 0.0)
         for i, own in enumerate(latencies.values(), 2):
