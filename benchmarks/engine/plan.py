@@ -74,7 +74,8 @@ class Obstacles:
         if weights not in self._known:
             reason = availability(cell.backbone, **cell.backbone_options)
             self._known[weights] = [f"backbone {cell.backbone}: {reason}"] if reason else []
-        return [*self._known[data], *self._known[weights]]
+        start = task.start(cell.backbone)
+        return [*self._known[data], *(map(str, start.lacking()) if start else ()), *self._known[weights]]
 
 
 def rows_of(identity: Identity, store: Store, skipped: bool = False) -> dict[Any, str]:
@@ -123,7 +124,8 @@ def plan(
             images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
-            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
+            side, passes = task.card.image_size, [g for v in cell.views for g in task.passes(v)]
+            cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
             entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
     return planned

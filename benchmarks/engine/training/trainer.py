@@ -77,7 +77,8 @@ class Trainer:
         if not base.steps:
             with failing_together():
                 model = self._fresh(cell, task, base)
-            return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0})
+                told = self._start(cell, task, model)
+            return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0} | told)
         recipes = [changed(base, c) for c in candidates] or [base]
         if len(recipes) == 1:
             return self._trained(cell, task, recipes[0], train_key, identity)
@@ -120,6 +121,8 @@ class Trainer:
             model.load_state_dict(kept["model"])
             notes = kept["notes"]
         else:
+            with failing_together():
+                told = self._start(cell, task, model)
             schedule = parse_schedule(cell.train or "")
             schedule = dataclasses.replace(schedule, seed=cell.seed)
             training = finetune(
@@ -133,7 +136,7 @@ class Trainer:
                 raise Diverged(
                     f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})"
                 )
-            notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
+            notes = _notes(training) | told | {"peak_bytes": peak_bytes(self.accelerator.device)}
             with failing_together():
                 if self.accelerator.is_main_process:
                     state = {"model": model.state_dict(), "notes": notes}
@@ -170,6 +173,15 @@ class Trainer:
         if self.accelerator.mixed_precision == "bf16":
             keep_in_bfloat16(model)
         return model
+
+    def _start(self, cell: Cell, task: Task, model: nn.Module) -> dict[str, str]:
+        """Load what a new model starts from beside its backbone; what a row says of it."""
+        start = task.start(cell.backbone)
+        if start is None:
+            return {}
+        start.load(model)
+        self.lines.cell(f"starts from {start.told()}")
+        return {"start": start.told()}
 
     def _choice(self, cell: Cell, task: Task, model: nn.Module, key: str) -> dict[str, Any]:
         """View options that win on minival at the training grid (which probe, say); none where nothing is to choose."""
