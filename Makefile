@@ -38,6 +38,7 @@ slurm: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
 
 # Where there is a GPU: tests, speeds beside timm, ten grids in one pass, the nano trainings; 25 minutes at most.
 # make gpu OUT=results/runs/gpu DATA=path/to/data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backbones.contract import VitShape
 from backbones.grids import Grid, Size, as_pair
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a plan tells costs of architectures without torch
     from torch import nn
 
 
-def macs(encoder: nn.Module, grid: Size, image_size: Size | None = None) -> int:
+def macs(encoder: Any, grid: Size, image_size: Size | None = None) -> int:
     """Multiply-adds of one image at a grid: matrices, attention and patches, without the kernel's resize.
 
     Works on a backbone built on the `meta` device too. A ViT is told by formula; of any other module the operators of
@@ -34,7 +34,7 @@ def macs(encoder: nn.Module, grid: Size, image_size: Size | None = None) -> int:
     return _vit_macs(tokens, matrices, trunk.embed_dim, len(trunk.blocks), side, channels)
 
 
-def counted_macs(encoder: nn.Module, grid: Size, image_size: Size | None = None) -> int:
+def counted_macs(encoder: Any, grid: Size, image_size: Size | None = None) -> int:
     """Half the floating-point operations that `torch.utils.flop_counter` sees in a forward pass of one image.
 
     Runs on a copy on the `meta` device, which computes nothing, or really where the module reads values.

@@ -51,6 +51,9 @@ class Encoder(nn.Module):
 
     view_fields: frozenset[str] = frozenset()
     embed_dim: int
+    pretrained: bool
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(self, normalisation: Normalisation = HALF, image_size: Size = 240, native_grid: Size | None = None):
         super().__init__()
@@ -225,7 +228,7 @@ class Completed(Encoder):
             return getattr(self._modules["inner"], name)
 
 
-def completed(module: nn.Module, image_size: Size | None = None, native_grid: Size | None = None) -> nn.Module:
+def completed(module: nn.Module, image_size: Size | None = None, native_grid: Size | None = None) -> Encoder:
     """The module itself where it is an `Encoder`, else with the defaults of one. Raises TypeError for no module."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"a backbone is a torch nn.Module, not {type(module).__name__}")

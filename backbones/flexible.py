@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from timm.data import create_transform, resolve_data_config
@@ -22,6 +22,15 @@ from backbones.resize import resize_patch_kernel, resize_position_embedding
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def classifier(trunk: nn.Module) -> nn.Module | None:
+    """The classifier of a timm model that takes pooled features, or None.
+
+    A distilled DeiT averages two classifiers of two tokens, which is no function of them.
+    """
+    averaged = isinstance(getattr(trunk, "head_dist", None), nn.Linear)
+    return None if averaged or isinstance(trunk.head, nn.Identity) else cast(nn.Module, trunk.head)
 
 
 class FlexiBackbone(Encoder):
@@ -46,6 +55,7 @@ class FlexiBackbone(Encoder):
     """
 
     view_fields = frozenset({"resize"})
+    token_norm: Tensor | None
 
     def __init__(
         self,
@@ -90,14 +100,12 @@ class FlexiBackbone(Encoder):
     @property
     def head(self) -> nn.Module | None:
         """The upstream classifier, `head(features.pooled)`, or None."""
-        # a distilled DeiT averages two classifiers of two tokens, which is no function of `pooled`
-        averaged = isinstance(getattr(self.trunk, "head_dist", None), nn.Linear)
-        return None if averaged or isinstance(self.trunk.head, nn.Identity) else self.trunk.head
+        return classifier(self.trunk)
 
     @property
     def base_kernel(self) -> nn.Parameter:
         """The stored patch kernel `[D, C, h, w]`."""
-        return self.trunk.patch_embed.proj.weight
+        return cast(nn.Parameter, self.trunk.patch_embed.proj.weight)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -107,7 +115,7 @@ class FlexiBackbone(Encoder):
     def resized(self, patch: Grid, grid: Grid, resize: str) -> tuple[Tensor, Tensor | None]:
         """Kernel `[D, C, ph, pw]` and positions `[1, P + h*w, D]` (P = 0 where prefixes have none)."""
         kernel = resize_patch_kernel(self.base_kernel, patch, resize, self.filter)
-        positions = self.trunk.pos_embed
+        positions: Tensor | None = self.trunk.pos_embed
         if positions is not None:
             prefix = positions.shape[1] - self.position_grid[0] * self.position_grid[1]
             base = positions[0, prefix:].unflatten(0, self.position_grid)
@@ -116,7 +124,7 @@ class FlexiBackbone(Encoder):
         return kernel, positions
 
     def _cached(self, patch: Grid, grid: Grid, resize: str) -> tuple[Tensor, Tensor | None]:
-        bases = [t for t in (self.base_kernel, self.trunk.pos_embed) if t is not None]
+        bases: list[Tensor] = [t for t in (self.base_kernel, self.trunk.pos_embed) if t is not None]
         if (
             self.training
             or torch.compiler.is_compiling()
@@ -190,7 +198,7 @@ class FlexiBackbone(Encoder):
         mixed = getattr(self.trunk, "rope_mixed", False) and rope is not None
         tapped = {}
         for i, block in enumerate(self.trunk.blocks):
-            more = {} if rope is None else {"rope": rope[i] if mixed else rope}
+            more: dict[str, Any] = {} if rope is None else {"rope": rope[i] if mixed else rope}
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, **more)
             else:
@@ -200,7 +208,7 @@ class FlexiBackbone(Encoder):
         return self.trunk.norm(x), [tapped[i] for i in taps]
 
     def _rotary(self, grid: Grid) -> Tensor | None:
-        rope = self.trunk.rope
+        rope: Any = self.trunk.rope
         if rope is None:
             return None
         if getattr(rope, "_use_cached_embed", False):

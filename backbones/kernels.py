@@ -48,7 +48,7 @@ class ResizedKernels:
         return {}
 
     def __setstate__(self, state: object) -> None:
-        self.__init__()
+        self.drop()
 
     def drop(self) -> None:
         """Forget everything."""

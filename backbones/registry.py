@@ -20,6 +20,8 @@ from backbones.zoo import files
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
     from torch import nn
 
+    from backbones.encoder import Encoder
+
 GROUP = "flexivit_transfer.backbones"
 ZOO = ("backbones.zoo.big_vision", "backbones.zoo.nano", "backbones.zoo.scratch")  # each has SPECS
 TIMM = "backbones.zoo.timm_models"  # has spec_of(name) and list_timm(pattern)
@@ -143,7 +145,7 @@ def _call(name: str, make: Callable[..., Any], **options: Any) -> nn.Module:
     return module
 
 
-def build_backbone(name: str, trust: bool = True, **options: Any) -> nn.Module:
+def build_backbone(name: str, trust: bool = True, **options: Any) -> Encoder:
     """Build an image encoder by name; see `backbones.contract.Backbone` for what it offers.
 
     Options of all flexible backbones: `resize`, `filter`, `position_filter` (see `FlexiBackbone`), `pretrained=False`

@@ -78,7 +78,7 @@ def _onnx(model: Deployed, path: Path) -> None:
     except ImportError as error:
         raise ValueError(f"ONNX needs more packages ({error}): pip install 'flexivit-transfer[deploy]'") from error
     with quiet():
-        made = torch.onnx.export(
+        made: Any = torch.onnx.export(
             program(model), input_names=["images"], output_names=list(model.outputs), dynamo=True, verbose=False
         )
     proto = made.model_proto
@@ -110,7 +110,7 @@ def plain_timm(model: Deployed) -> nn.Module:
 
     Raises: ValueError for a backbone that is no timm model, a head that is no linear layer, or other outputs.
     """
-    trunk = model.encoder.trunk
+    trunk: Any = model.encoder.trunk
     if isinstance(model, DeployedModel) or trunk is None or any(isinstance(m, ToNorm) for m in trunk.modules()):
         raise ValueError("a timm model holds a plain ViT only; use onnx or torch")
     if model.outputs == ("pooled",):
@@ -124,7 +124,8 @@ def plain_timm(model: Deployed) -> nn.Module:
 
 def timm_config(model: Deployed) -> dict[str, Any]:
     """`config.json` as timm reads it."""
-    trunk, meta = model.encoder.trunk, model.metadata
+    meta = model.metadata
+    trunk: Any = model.encoder.trunk
     own = getattr(trunk, "pretrained_cfg", None) or {}
     arguments: dict[str, Any] = {"img_size": meta["image_size"], "patch_size": meta["patch"]}
     if own.get("architecture"):
@@ -134,9 +135,10 @@ def timm_config(model: Deployed) -> dict[str, Any]:
     else:
         raise ValueError(f"{type(trunk).__name__} without a name of timm's cannot be made by it; use onnx or torch")
     classes = meta["classes"]
+    classifier: Any = plain_timm(model)
     return {
         "architecture": architecture,
-        "num_classes": plain_timm(model).num_classes,
+        "num_classes": classifier.num_classes,
         "num_features": trunk.num_features,
         "global_pool": trunk.global_pool,
         "model_args": arguments,
@@ -145,7 +147,7 @@ def timm_config(model: Deployed) -> dict[str, Any]:
             "input_size": [trunk.patch_embed.proj.in_channels, *meta["image_size"]], "fixed_input_size": True,
             "interpolation": own.get("interpolation", "bilinear"), "crop_pct": own.get("crop_pct", 240 / 272),
             "crop_mode": own.get("crop_mode", "center"), "mean": meta["mean"], "std": meta["std"],
-            "num_classes": plain_timm(model).num_classes, "first_conv": "patch_embed.proj", "classifier": "head",
+            "num_classes": classifier.num_classes, "first_conv": "patch_embed.proj", "classifier": "head",
         },
         KEY: meta,
     }  # fmt: skip
@@ -156,7 +158,7 @@ def vit_arguments(trunk: VisionTransformer) -> dict[str, Any]:
 
     Raises: ValueError for one that JSON cannot say.
     """
-    block = trunk.blocks[0]
+    block: Any = trunk.blocks[0]
     activation = type(block.mlp.act).__name__
     names = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "silu", "QuickGELU": "quick_gelu"}
     if type(block.mlp).__name__ != "Mlp" or activation not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.models.eva import Eva
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from backbones.contract import Features
 from backbones.encoder import Encoder
-from backbones.flexible import FlexiBackbone
+from backbones.flexible import FlexiBackbone, classifier
 from backbones.grids import Grid, Size, as_pair, patch_size
 
 OUTPUTS = ("logits", "pooled", "map", "prefix")
@@ -39,7 +39,8 @@ class FixedRotary(nn.Module):
         self.register_buffer("embed", embed.detach().clone(), persistent=False)
 
     def get_embed(self, shape: object = None, dtype: torch.dtype | None = None) -> Tensor:
-        return self.embed if dtype is None else self.embed.to(dtype)
+        embed = cast(Tensor, self.embed)
+        return embed if dtype is None else embed.to(dtype)
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def fixed_trunk(encoder: FlexiBackbone, grid: Size, image_size: Size, resize: st
     grid, side = as_pair(grid), as_pair(image_size)
     patch = patch_size(side, grid)
     kernel, positions = encoder.resized(patch, grid, resize)
-    fixed = copy.deepcopy(encoder.trunk)
+    fixed: Any = copy.deepcopy(encoder.trunk)
     embed = fixed.patch_embed
     old = embed.proj
     embed.proj = nn.Conv2d(
@@ -71,7 +72,7 @@ def fixed_trunk(encoder: FlexiBackbone, grid: Size, image_size: Size, resize: st
     if positions is not None:
         fixed.pos_embed = nn.Parameter(positions.clone())
     if isinstance(fixed, Eva) and fixed.rope is not None:
-        fixed.rope = FixedRotary(fixed.rope, encoder._rotary(grid), grid)
+        fixed.rope = FixedRotary(fixed.rope, cast(Tensor, encoder._rotary(grid)), grid)
     return fixed
 
 
@@ -86,9 +87,10 @@ class FixedEncoder(Encoder):
         super().__init__(encoder.normalisation, side, grid)
         self.resize = resize or getattr(encoder, "resize", None)
         self.embed_dim, self.flexible = encoder.embed_dim, False
-        self.inner = self.trunk = None
+        self.inner: Any = None
+        self.trunk: Any = None
         if isinstance(encoder, FlexiBackbone):
-            self.trunk = fixed_trunk(encoder, grid, side, self.resize)
+            self.trunk = fixed_trunk(encoder, grid, side, self.resize or encoder.resize)
         else:
             patch_size(side, grid)
             self.inner = copy.deepcopy(encoder)
@@ -96,11 +98,11 @@ class FixedEncoder(Encoder):
 
     @property
     def head(self) -> nn.Module | None:
-        return self.inner.head if self.trunk is None else FlexiBackbone.head.fget(self)
+        return self.inner.head if self.trunk is None else classifier(self.trunk)
 
     @property
     def dtype(self) -> torch.dtype:
-        trunk = self._modules.get("trunk")
+        trunk: Any = self._modules.get("trunk")
         return super().dtype if trunk is None else trunk.patch_embed.proj.weight.dtype
 
     def forward(self, images: Tensor, grid: Size | None = None) -> Features:
@@ -127,7 +129,8 @@ class Deployed(nn.Module):
 
     def __init__(self, encoder: FixedEncoder, head: nn.Module | None, outputs: tuple[str, ...], normalised: bool):
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder = encoder
+        self.head: Any = head
         self.outputs, self.normalised = outputs, normalised
         self.metadata: dict[str, Any] = {}
 
@@ -226,18 +229,19 @@ def deploy_model(
 
     Example: `deploy_model(Segmenter(encoder, "linear", 150), 30, image_size=480)`
     """
-    encoder = getattr(getattr(model, "backbone", None), "module", getattr(model, "backbone", None))
+    held: Any = getattr(model, "backbone", None)
+    encoder = getattr(held, "module", held)
     if not isinstance(encoder, Encoder):
         raise ValueError(f"{type(model).__name__} holds no backbone")
     training = model.training
     model.eval()
     fixed = FixedEncoder(encoder, grid, image_size, resize)
-    held = model.backbone
-    model.backbone = None
+    holder: Any = model
+    holder.backbone = None
     try:
         whole = copy.deepcopy(model)
     finally:
-        model.backbone = held
+        holder.backbone = held
     whole.backbone = fixed
     made = DeployedModel(fixed, whole, output, normalised).eval().requires_grad_(False)
     made.metadata = _metadata(fixed, made.outputs, normalised, (), notes)

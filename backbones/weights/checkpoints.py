@@ -24,8 +24,8 @@ HOLDERS = (
 )  # fmt: skip
 # what training scripts write beside weights and what no unpickling can misuse
 HARMLESS: list[Any] = [argparse.Namespace, np.dtype, np.ndarray, type(np.dtype("f8")), type(np.dtype("i8"))]
-HARMLESS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar"), np._core.multiarray.scalar]
-HARMLESS += [np._core.multiarray._reconstruct]
+_numpy: Any = np._core.multiarray  # type: ignore[attr-defined]
+HARMLESS += [(_numpy.scalar, "numpy.core.multiarray.scalar"), _numpy.scalar, _numpy._reconstruct]
 
 
 class Unread:

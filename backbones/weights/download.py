@@ -10,6 +10,7 @@ import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from backbones.contract import WeightsError
 
@@ -63,8 +64,8 @@ def _by_hand(target: Path) -> str:
     return f"fetch it elsewhere and put it at {target}, or set FLEXIVIT_CACHE to the folder that has it"
 
 
-def _compare_with_server(file: Path, headers: object, size: int, url: str) -> None:
-    told = getattr(headers, "get", {}.get)("Content-Length")
+def _compare_with_server(file: Path, headers: Any, size: int, url: str) -> None:
+    told = headers.get("Content-Length") if hasattr(headers, "get") else None
     if told and int(told) != size:
         raise OSError(f"{size} of {told} bytes came")
     hashes = ",".join(getattr(headers, "get_all", lambda _: None)("x-goog-hash") or [])

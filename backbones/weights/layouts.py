@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 # DINOv2's own code: registers, a mask token that only its training needs, packed SwiGLU
-_RENAMED = ((r"^register_tokens$", "reg_token"), (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."))
+_RENAMED: tuple[tuple[str, str], ...] = (
+    (r"^register_tokens$", "reg_token"),
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+)
 # DeiT III and BEiT keep LayerScale as plain parameters
 _RENAMED += ((r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma"),)
 # blocks that were wrapped or put in chunks: blocks.0.11. and blocks.11._checkpoint_wrapped_module.

@@ -139,7 +139,7 @@ def npz_state(
         block = f"Transformer/encoderblock_{i}"
         norm(f"{block}/LayerNorm_0", f"blocks.{i}.norm1")
         norm(f"{block}/LayerNorm_1", f"blocks.{i}.norm2")
-        parts = {f"blocks.{i}.attn.qkv": ("query", "key", "value")}
+        parts: dict[str, tuple[str, ...]] = {f"blocks.{i}.attn.qkv": ("query", "key", "value")}
         attention(f"{block}/MultiHeadDotProductAttention_0", parts, f"blocks.{i}.attn.proj")
         mlp(f"{block}/MlpBlock_0", f"blocks.{i}.mlp")
     norm("Transformer/encoder_norm", "norm")

@@ -27,7 +27,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         size = file.stat().st_size
         with file.open("rb") as content:
             (length,) = struct.unpack("<Q", content.read(8))
-            header = json.loads(content.read(length)) if length <= LARGEST_HEADER else None
+            if length > LARGEST_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header: dict[str, Any] = json.loads(content.read(length))
         ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
     except FileNotFoundError:
         raise WeightsError(f"no weights file {path}") from None
@@ -64,7 +66,7 @@ def save_backbone(backbone: FlexiBackbone, path: str | Path, half: bool = True, 
     import torch
     from safetensors.torch import save_file
 
-    trunk = backbone.trunk
+    trunk: Any = backbone.trunk
     shape = {
         "width": trunk.embed_dim, "depth": len(trunk.blocks), "heads": trunk.blocks[0].attn.num_heads,
         "mlp": trunk.blocks[0].mlp.fc1.out_features, "patch": list(backbone.base_kernel.shape[-2:]),

@@ -25,7 +25,7 @@ def vit_trunk(shape: VitShape, drop_path: float = 0.0) -> VisionTransformer:
         mlp_ratio=shape.mlp / shape.width,
         class_token=shape.pool == "token",
         no_embed_class=True,
-        global_pool=shape.pool,
+        global_pool=shape.pool,  # type: ignore[arg-type]
         fc_norm=False,
         act_layer="gelu_tanh",
         num_classes=shape.classes,
@@ -70,7 +70,7 @@ def build_from_shape(
     return FlexiBackbone(initialise(vit_trunk(shape, drop_path)), HALF, image_size, native_grid, **options)
 
 
-def replace_head(trunk: nn.Module, num_classes: int | None) -> None:
+def replace_head(trunk: Any, num_classes: int | None) -> None:
     """A new zero classifier with `num_classes` outputs; 0 removes it; None leaves the upstream one."""
     if num_classes is not None:
         trunk.reset_classifier(num_classes)

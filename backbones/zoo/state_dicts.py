@@ -177,7 +177,7 @@ def build_by_name(
     Raises: WeightsError telling which key does not fit.
     """
     state = timm_names(state_of(read_checkpoint(path), path, prefix))
-    plain = timm.create_model(name, pretrained=False, **keywords)
+    plain: Any = timm.create_model(name, pretrained=False, **keywords)
     kernel, patch = state[KERNEL], plain.patch_embed.patch_size
     if kernel.ndim == 4 and tuple(kernel.shape[2:]) != tuple(patch):
         patch = tuple(kernel.shape[2:])
@@ -189,7 +189,7 @@ def build_by_name(
     head = state.get("head.weight")
     stored = head.shape[0] if head is not None and head.ndim == 2 else 0
     asked = keywords.pop("num_classes", stored)
-    trunk = timm.create_model(name, pretrained=False, num_classes=stored, **keywords)
+    trunk: Any = timm.create_model(name, pretrained=False, num_classes=stored, **keywords)
     fill(trunk, state, path, strict)
     if asked != stored:
         replace_head(trunk, asked)

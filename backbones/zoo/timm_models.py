@@ -50,6 +50,7 @@ def _build(
     **options: Any,
 ) -> FlexiBackbone:
     """`path`, `prefix`, `strict`: weights from a file instead of timm's, see `build_from_checkpoint`."""
+    trunk: Any
     keywords: dict[str, Any] = {"drop_path_rate": drop_path}
     if num_classes is not None:
         keywords["num_classes"] = num_classes
@@ -98,8 +99,8 @@ def spec_of(name: str) -> BackboneSpec:
     """Spec of `timm:NAME`. Raises ValueError with the nearest timm names, or the tags of an architecture."""
     short = name.removeprefix(PREFIX)
     if short.startswith(SOURCES):
-        config = _own_config(short)
-        size = config.get("input_size", (3, 224, 224))[-1]
+        own = _own_config(short)
+        size = own.get("input_size", (3, 224, 224))[-1]
         return BackboneSpec(name, partial(_build, short), size, weights=short, obstacle=partial(_obstacle, short))
     architecture = short.split(".")[0]
     if architecture not in _architectures():

@@ -71,7 +71,9 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module):
-        self._model, self._flags, self._hooks = model, {}, []
+        self._model = model
+        self._flags: dict[Any, Any] = {}
+        self._hooks: list[Any] = []
 
     def __enter__(self) -> Self:
         for name, part in {"the model": self._model, **dict(_parts(self._model))}.items():

@@ -13,7 +13,7 @@ from backbones.registry import availability
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import FILE, read_rates
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
-from benchmarks.engine.suite import Cell, Suite, cell_task, recipe_of
+from benchmarks.engine.suite import Cell, Suite, alone_only, cell_task, recipe_of
 from benchmarks.store import Store, key_of
 from tasks import build_task
 from tasks.contract import Task
@@ -52,17 +52,21 @@ class Planned:
 class Obstacles:
     """What blocks cells: their recipe, data or weights that are not there; asked once for cells that share it.
 
+    Args: processes: those of a group that trains each cell together.
+
     Example: `Obstacles().of(cell, task)` is `[]` where the cell can be run
     """
 
-    def __init__(self, skip_broken: bool = False) -> None:
+    def __init__(self, skip_broken: bool = False, processes: int = 1) -> None:
         self._known: dict[str, list[str]] = {}
-        self._skip_broken = skip_broken
+        self._skip_broken, self._together = skip_broken, processes > 1
 
     def of(self, cell: Cell, task: Task) -> list[str]:
         """A line for each obstacle, with where to get what is missing."""
         if cell.problem:
             return [cell.problem]
+        if self._together and (why := alone_only(task)):
+            return [f"{cell.task}: {why}"]
         data = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
         if data not in self._known:
             self._known[data] = missing_of(task, cell.splits, self._skip_broken)
@@ -106,6 +110,7 @@ def plan(
     for cell in suite.cells:
         task = cell_task(cell, data_root)
         notes = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
+        notes += [why] if (why := alone_only(task)) else []
         missing, done = obstacles.of(cell, task), []
         if not missing and any(entry.ok for entry in store.entries(cell_key(cell, task))):
             done = list(rows_of(identities.of(cell, task), store, skip_broken).values())

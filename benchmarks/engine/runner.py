@@ -62,7 +62,10 @@ class Runner:
         names = options.trackers if self.accelerator.is_main_process else ()
         self.trackers = Trackers(names, store.folder / "trackers", suite.name, self.lines.cell)
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
-        self._identities, self._obstacles = Identities(self._precision(), options.limit), Obstacles(options.skip_broken)
+        self._identities, self._obstacles = (
+            Identities(self._precision(), options.limit),
+            Obstacles(options.skip_broken, self.accelerator.num_processes),
+        )
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:
@@ -262,7 +265,7 @@ class Runner:
         self.trainer.calibrate(task, trained.model, views)
         asked_for = list(dict.fromkeys(chosen.values()))
         result = self.trainer.sweep(task, trained.model, asked_for, split, self.options.limit)
-        rows = {view: found for view, *found in result.rows}
+        rows = {view: (metrics, samples) for view, metrics, samples in result.rows}
         result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
         result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}
         result.failed = {asked: result.failed[view] for asked, view in chosen.items() if view in result.failed}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class Lane:
     def __init__(self, task: Task, views: Sequence[View], split: str):
         self.task, self.views, self.split = task, list(views), split
         self.meter = task.at(views[0]).meter(split)
-        self._prepared: dict[tuple, Any] = {}
+        self._prepared: dict[tuple[Any, ...] | None, Any] = {}
 
     def prepared(self, model: nn.Module, view: View) -> Any:
         """What `Task.prepare` gives under the view; once, unless it runs the backbone, which each view binds anew."""
@@ -159,7 +159,7 @@ def sweep(
             for lane in lanes:
                 lane.narrow(part, task.smoke(part, len(loader.dataset), limit))  # type: ignore[arg-type]
         skipped = {part: Skipped(part) for part, _ in parts}
-        total = sum(len(chunk) for _, loader in parts for chunk in loader.batch_sampler)  # type: ignore[union-attr]
+        total = sum(len(chunk) for _, loader in parts for chunk in cast(Iterable[list[int]], loader.batch_sampler))
         with failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(), Watch(model) as watch:
             for part, found in ahead(_stream(parts, skipped), device):
                 moved = normalised_once(model, found)

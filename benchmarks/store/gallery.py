@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def keep_pictures(store: Store, label: str, pictures: Sequence[tuple[str, Any]])
     folder, names = store.folder / FOLDER, {}
     for number, (caption, image) in enumerate(pictures):
         name = f"{key_of({'label': label, 'number': number})}.png"
-        write_atomically(folder / name, lambda path, image=image: image.save(path, "PNG"))
+        write_atomically(folder / name, partial(image.save, format="PNG"))
         names[name] = f"{label}: {caption}"
     with store.locked(FOLDER):
         text = json.dumps(_index(store) | names, indent=1, ensure_ascii=False)

@@ -94,7 +94,7 @@ class RowsFile:
 
     def load(self, entries: Iterable[Entry]) -> list[Row]:
         """The rows of some entries, by one short read each."""
-        rows = []
+        rows: list[Row] = []
         if not (wanted := list(entries)):
             return rows
         with open(self.path, "rb") as file:

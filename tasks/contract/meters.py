@@ -95,7 +95,7 @@ class ScoredRecords(RecordMeter):
 
     def rows(self) -> list[tuple[View, dict[str, float], dict[str, Any] | None]]:
         """Raises: TaskError when nothing of the reported part was seen."""
-        rows = []
+        rows: list[tuple[View, dict[str, float], dict[str, Any] | None]] = []
         for view, joined in self.parts().items():
             if self.part not in joined:
                 raise TaskError(f"no image of split {self.part!r} was evaluated")

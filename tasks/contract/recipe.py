@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -70,8 +70,9 @@ class Recipe:
 
         Example: `recipe.replaced({"steps": 50, "warmup": 5})`
         """
-        hints, known = typing.get_type_hints(type(self)), [f.name for f in dataclasses.fields(self)]
-        values = {}
+        hints = typing.get_type_hints(type(self))
+        known: Sequence[str] = [f.name for f in dataclasses.fields(self)]
+        values: dict[str, Any] = {}
         for name, value in changes.items():
             if name not in known:
                 near = difflib.get_close_matches(str(name), known, 3, 0.4) or known

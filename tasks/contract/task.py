@@ -78,8 +78,9 @@ class Task:
         loss = task.loss(model, batch, grid=(8, 8))["loss"]
     """
 
-    card: ClassVar[TaskCard] | TaskCard
+    card: TaskCard  # of the class, or of an instance whose options decide it
     recipe: Recipe = Recipe()
+    gathers: ClassVar[bool] = False  # does a coupled loss look across the batches of all processes of a group?
     skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
     Options: ClassVar[type[Options]] = Options
 
@@ -202,11 +203,12 @@ class Task:
         ids, images, targets = zip(*samples, strict=True)
         same = all(i.shape == images[0].shape for i in images)
         stacked = torch.stack(images) if same else list(images)
-        plain = all(isinstance(t, int | float) for t in targets)
-        targets = torch.tensor(targets) if plain else list(targets)
-        if not plain and all(isinstance(t, torch.Tensor) and t.shape == targets[0].shape for t in targets):
-            targets = torch.stack(targets)
-        return Batch(torch.tensor(ids), stacked, targets)
+        together: Any = list(targets)
+        if all(isinstance(t, int | float) for t in targets):
+            together = torch.tensor(targets)
+        elif all(isinstance(t, torch.Tensor) and t.shape == targets[0].shape for t in targets):
+            together = torch.stack(targets)
+        return Batch(torch.tensor(ids), stacked, together)
 
     def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Batch augmentation on the device, after the backbone's normalisation (mixup and the like)."""
@@ -261,7 +263,7 @@ class Task:
 
     def views(self, grids: Sequence[Grid | int]) -> list[View]:
         """Plain views at some grids.  Example: `task.views([8, 15])`"""
-        return [View(grid=g) for g in grids]  # type: ignore[arg-type]
+        return [View(grid=g) for g in grids]
 
     def pictures(
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 Grid = tuple[int, int]
 
@@ -34,10 +35,19 @@ class View:
     resize: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
 
+    if TYPE_CHECKING:  # what may be given; the fields hold one form of it
+
+        def __init__(
+            self,
+            grid: Grid | int,
+            resize: str | None = None,
+            options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = (),
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         if isinstance(self.grid, int):
             object.__setattr__(self, "grid", (self.grid, self.grid))
-        pairs = self.options.items() if isinstance(self.options, dict) else self.options
+        pairs = self.options.items() if isinstance(self.options, Mapping) else self.options
         object.__setattr__(self, "options", tuple(sorted((k, frozen(v)) for k, v in pairs)))
 
     @property

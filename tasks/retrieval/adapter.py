@@ -68,6 +68,8 @@ class Retrieval(Task):
         loss: str = option("sigmoid", "train", "sigmoid or contrastive", values=("contrastive",))
         locked: bool = option(True, "train", "the image tower is not trained")
 
+    gathers = True  # open_clip's losses, with gradients through the exchange
+
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
         chosen = self.options

@@ -96,6 +96,8 @@ BOXES = {"text": "tiny", "train_prompts": "plain", "prompts": "plain", "mosaics"
         ("segmentation", SCENES),
         ("detection", {**SCENES, **BOXES}),
         ("upstream", {**SCENES, "preset": "i21k_sup"}),
+        ("retrieval", {**SCENES, "text": "tiny"}),
+        ("retrieval", {**SCENES, "text": "tiny", "loss": "contrastive", "locked": False}),
     ],
 )
 def test_every_task_trains_on_two_processes_as_on_one(tmp_path, name: str, options: dict) -> None:

@@ -12,8 +12,8 @@ import pytest
 from runner_tools import PLUGIN, run_toy, write_suite
 
 import run_all
-from benchmarks.engine.plan import plan
-from benchmarks.engine.suite import load_suite
+from benchmarks.engine.plan import Obstacles, plan
+from benchmarks.engine.suite import cell_task, load_suite
 from benchmarks.store import Store
 
 ROOT = os.path.dirname(run_all.__file__)
@@ -154,6 +154,20 @@ def test_two_processes_train_and_look_like_one(tmp_path, batch) -> None:
         assert a["metrics"] == b["metrics"]
         with np.load(tmp_path / "killed" / a["samples"]) as one, np.load(tmp_path / "whole" / b["samples"]) as other:
             assert one["ids"].tolist() == other["ids"].tolist() == list(range(32))
+
+
+def test_a_loss_that_sees_one_share_is_told_by_plan_and_blocked_in_a_group(tmp_path, monkeypatch) -> None:
+    from flexivit_toy import Toy
+
+    coupled = [{"task": "toy", "recipe": {"steps": 12, "coupled": True}}]
+    suite = load_suite(write_suite(tmp_path, tasks=coupled), tmp_path)
+    (cell,), task = suite.cells, cell_task(suite.cells[0], tmp_path)
+    (planned,) = plan(suite, Store(tmp_path / "out"), tmp_path)
+    assert planned.state == "to do" and "a process group cannot train it" in planned.notes[-1]
+    assert Obstacles().of(cell, task) == []
+    assert [line.partition(":")[0] for line in Obstacles(processes=2).of(cell, task)] == ["toy"]
+    monkeypatch.setattr(Toy, "gathers", True)
+    assert Obstacles(processes=2).of(cell, task) == []
 
 
 def test_two_runners_on_one_folder_do_each_cell_once(tmp_path) -> None:

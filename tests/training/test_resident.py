@@ -1,9 +1,11 @@
 """Pictures held where the model computes: the same training as by a loader, within the memory that it may take."""
 
 import pytest
+import runner_tools  # noqa: F401  (makes the plug-in importable)
 import torch
 from accelerate import Accelerator
 from data_tools import small_pictures
+from flexivit_toy import Quarters, Toy
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
@@ -61,6 +63,17 @@ def test_a_split_is_read_once(task) -> None:
     batch = first.batch(torch.tensor([5, 2]))
     assert torch.equal(batch.images[0], picture) and int(batch.targets["label"][0]) == label and len(batch) == 2
     assert Residents(0).of(task, task.dataset("train"), device) is None
+
+
+def test_a_plug_in_is_held_by_the_fingerprint_that_every_task_has() -> None:
+    class Stored(Quarters):
+        def stored(self, i: int):
+            return self[i]
+
+    toy = Toy()
+    toy.dataset = lambda split: Stored(0, 6)
+    held = Residents(1.0).of(toy, toy.dataset("train"), torch.device("cpu"))
+    assert held is not None and torch.equal(held.batch(torch.tensor([4])).images[0], Quarters(0, 6)[4][0])
 
 
 def test_places_are_whole_epochs_one_after_another() -> None:

@@ -67,7 +67,7 @@ class Residents:
         if not hasattr(dataset, "stored") or not self.limit_gib:
             return None
         # a fingerprint is that of the data: options decide which targets go with it
-        key = (task.fingerprint(), type(task), tuple(task.options.stage("train").items()), str(device))
+        key = (task.fingerprint("train"), type(task), tuple(task.options.stage("train").items()), str(device))
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # freed before the next is read
             held = self._read(task, dataset, device, workers)
@@ -83,16 +83,24 @@ class Residents:
             self.say(f"  {needed}, above --resident-gib {self.limit_gib}: pictures are read for each step instead")
             return None
         whole: Batch | None = None
+        found: Batch
         loader = DataLoader(Stored(dataset), READ_AT_ONCE, num_workers=workers, collate_fn=task.collate)
         for found in loader:
-            tensors = isinstance(found.images, Tensor) and _tensors(found.targets)
-            if not tensors or (whole is not None and found.images.shape[1:] != whole.images.shape[1:]):
+            if not (isinstance(found.images, Tensor) and _tensors(found.targets)) or _differ(found, whole):
                 self.say("  pictures or targets differ in size and cannot be held: they are read for each step instead")
                 return None
             found = found.to(device)
             whole = whole or found.mapped(lambda t: torch.empty((count, *t.shape[1:]), dtype=t.dtype, device=device))
             _copy(found, whole, int(found.ids[0]))
         return Resident(whole) if whole is not None else None
+
+
+def _differ(found: Batch, whole: Batch | None) -> bool:
+    """Whether its pictures are of another size than those that were read before."""
+    if whole is None:
+        return False
+    here, there = found.images, whole.images
+    return isinstance(here, Tensor) and isinstance(there, Tensor) and here.shape[1:] != there.shape[1:]
 
 
 def _tensors(targets: Any) -> bool:
@@ -102,6 +110,11 @@ def _tensors(targets: Any) -> bool:
 
 def _copy(part: Batch, whole: Batch, start: int) -> None:
     into: list[Tensor] = []
-    whole.mapped(lambda tensor: into.append(tensor) or tensor)
+
+    def listed(tensor: Tensor) -> Tensor:
+        into.append(tensor)
+        return tensor
+
+    whole.mapped(listed)
     targets = iter(into)
     part.mapped(lambda tensor: next(targets)[start : start + len(tensor)].copy_(tensor))

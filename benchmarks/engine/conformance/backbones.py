@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from backbones.contract import Features, bound
 from backbones.cost import macs
+from backbones.encoder import Encoder
 from backbones.grids import METHODS, Grid, valid_grids
 from backbones.registry import availability, build_backbone
 from benchmarks.engine.conformance.trying import CLOSE, Trial, require
@@ -38,7 +39,7 @@ def check_backbone(name: str, grids: tuple[int, ...] = (), options: Mapping[str,
                            generator=torch.Generator().manual_seed(0))  # fmt: skip
     sides = grids or _usual(encoder)
     for side in sides:
-        trial.attempt(f"features at grid {side}", lambda s=side: _features(encoder, images, (s, s)))
+        trial.attempt(f"features at grid {side}", partial(_features, encoder, images, (side, side)))
     trial.attempt("no memory of a grid, no parameter that depends on it", lambda: _forgets(encoder, images, sides))
     trial.attempt("a batch is its images", lambda: _parts(encoder, images, sides[0]))
     trial.attempt("bytes are normalised as `normalise` does", lambda: _bytes(encoder, images, sides[0]))
@@ -62,14 +63,14 @@ def _built(trial: Trial, name: str, options: dict[str, Any]) -> bool:
     return True
 
 
-def _usual(encoder: nn.Module) -> tuple[int, int]:
+def _usual(encoder: Encoder) -> tuple[int, int]:
     native, known = encoder.native_grid[0], [g for g in valid_grids(min(encoder.image_size)) if g > 1]
     coarser = [g for g in known if g < native] or [g for g in known if g != native] or [native]
     return native, coarser[-1]
 
 
 @torch.no_grad()
-def _features(encoder: nn.Module, images: torch.Tensor, grid: Grid) -> str:
+def _features(encoder: Encoder, images: torch.Tensor, grid: Grid) -> str:
     found = encoder(images, grid)
     require(isinstance(found, Features), f"it gives {type(found).__name__}, not Features")
     batch, width = len(images), encoder.embed_dim
@@ -87,7 +88,7 @@ def _features(encoder: nn.Module, images: torch.Tensor, grid: Grid) -> str:
 
 
 @torch.no_grad()
-def _forgets(encoder: nn.Module, images: torch.Tensor, grids: tuple[int, ...]) -> None:
+def _forgets(encoder: Encoder, images: torch.Tensor, grids: tuple[int, ...]) -> None:
     shapes = {n: tuple(p.shape) for n, p in encoder.state_dict().items()}
     first, second = encoder(images, grids[0]).map, encoder(images, grids[-1]).map
     require(torch.equal(encoder(images, grids[0]).map, first), "features depend on the grid of the call before")
@@ -97,21 +98,21 @@ def _forgets(encoder: nn.Module, images: torch.Tensor, grids: tuple[int, ...]) -
 
 
 @torch.no_grad()
-def _parts(encoder: nn.Module, images: torch.Tensor, grid: int) -> None:
+def _parts(encoder: Encoder, images: torch.Tensor, grid: int) -> None:
     whole = encoder(images, grid).pooled
     parts = torch.cat([encoder(image[None], grid).pooled for image in images])
     require(torch.allclose(whole, parts, CLOSE, CLOSE), "images alone have other features than in a batch")
 
 
 @torch.no_grad()
-def _bytes(encoder: nn.Module, images: torch.Tensor, grid: int) -> None:
+def _bytes(encoder: Encoder, images: torch.Tensor, grid: int) -> None:
     floats = encoder.normalise(images)
     require(floats.is_floating_point(), f"`normalise` gives {floats.dtype}")
     require(torch.equal(encoder(images, grid).pooled, encoder(floats, grid).pooled), "bytes and floats differ")
 
 
 @torch.no_grad()
-def _resize(encoder: nn.Module, images: torch.Tensor) -> str:
+def _resize(encoder: Encoder, images: torch.Tensor) -> str:
     grids = [g for g in valid_grids(min(encoder.image_size)) if 1 < g <= 2 * encoder.native_grid[0]]
     differing = set()
     for method in [m for m in METHODS if m != "norm"]:
@@ -130,7 +131,7 @@ def _resize(encoder: nn.Module, images: torch.Tensor) -> str:
 
 
 @torch.no_grad()
-def _weights(encoder: nn.Module, images: torch.Tensor, grid: int) -> str:
+def _weights(encoder: Encoder, images: torch.Tensor, grid: int) -> str:
     own = copy.deepcopy(encoder)
     own(images, grid)  # what is kept of the weights is kept now
     before, changed = own.weights_hash(), 0
@@ -146,7 +147,7 @@ def _weights(encoder: nn.Module, images: torch.Tensor, grid: int) -> str:
 
 
 @torch.no_grad()
-def _state(name: str, options: dict[str, Any], encoder: nn.Module, images: torch.Tensor, grid: int) -> None:
+def _state(name: str, options: dict[str, Any], encoder: Encoder, images: torch.Tensor, grid: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         other = build_backbone(name, **options).eval()
@@ -154,7 +155,7 @@ def _state(name: str, options: dict[str, Any], encoder: nn.Module, images: torch
     require(torch.equal(other(images, grid).pooled, encoder(images, grid).pooled), "another one with its state differs")
 
 
-def _gradients(encoder: nn.Module, images: torch.Tensor, grid: int) -> str:
+def _gradients(encoder: Encoder, images: torch.Tensor, grid: int) -> str:
     own = copy.deepcopy(encoder).train()
     trained = {n: p for n, p in own.named_parameters() if p.requires_grad}
     if not trained:
@@ -163,6 +164,7 @@ def _gradients(encoder: nn.Module, images: torch.Tensor, grid: int) -> str:
     (found.pooled.float().square().mean() + found.map.float().square().mean()).backward()
     reached = [n for n, p in trained.items() if p.grad is not None]
     require(bool(reached), "none of its parameters gets a gradient")
-    finite = all(math.isfinite(float(trained[n].grad.sum())) for n in reached)
+    sums = [float(p.grad.sum()) for p in trained.values() if p.grad is not None]
+    finite = all(map(math.isfinite, sums))
     require(finite, "a gradient is not finite")
     return f"{len(reached)} of {len(trained)}"

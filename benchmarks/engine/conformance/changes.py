@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ def resize_acts(task: Task, model: nn.Module, split: str) -> str:
     if "resize" in task.indifferent():
         return f"declared indifferent ({task.indifferent()['resize']})"
     encoder = getattr(model, "backbone", None)
-    fields = getattr(encoder, "view_fields", frozenset())
+    fields: frozenset[str] = getattr(encoder, "view_fields", frozenset())
     if "resize" not in fields:
         return "the backbone declares itself indifferent"
     for grid in [g for g in valid_grids(task.card.image_size) if 2 < g <= 16][:4]:
@@ -65,7 +66,7 @@ def _set(task: Task) -> dict[str, Any]:
 
 
 def _short_like(task: Task, other: Task) -> Any:
-    return lambda split: Few(type(other).dataset(other, split), len(task.dataset(split)))
+    return lambda split: Few(type(other).dataset(other, split), len(cast(Sized, task.dataset(split))))
 
 
 def _seen(task: Task, backbone: str, split: str, grids: tuple[int, ...]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def check_task(
     split = next((s for s in task.card.splits if s not in ("train", "minival")), "test")
     trained = bool(task.recipe.steps)
     parts = dict.fromkeys((("train",) if trained else ()) + task.parts(split))
-    sampled = [trial.attempt(f"samples of {part}", lambda p=part: _samples(trial, task, p)) for part in parts]
+    sampled = [trial.attempt(f"samples of {part}", partial(_samples, trial, task, part)) for part in parts]
     if not all(sampled):
         return trial.lines
     torch.manual_seed(0)
@@ -54,7 +55,7 @@ def check_task(
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters()}
     for grid in grids if trained else ():
         promise = f"loss and gradient at grid {grid}"
-        trial.attempt(promise, lambda g=grid: _loss(task, model, trial.held["batch of train"], g))
+        trial.attempt(promise, partial(_loss, task, model, trial.held["batch of train"], grid))
     if trained:
         batch = trial.held["batch of train"]
         trial.attempt(
@@ -65,7 +66,7 @@ def check_task(
     trial.attempt("the view's resize acts, or is declared indifferent", lambda: resize_acts(few, model, split))
     if thorough:
         for name in tuple(few.Options.__dataclass_fields__):
-            trial.attempt(f"option {name} acts", lambda n=name: option_acts(few, backbone, split, n, grids))
+            trial.attempt(f"option {name} acts", partial(option_acts, few, backbone, split, name, grids))
         if trained:
             trial.attempt("a resumed training equals an uninterrupted one", lambda: resumes(few, backbone, grids))
             trial.attempt("two processes train as one", lambda: two_processes(task, backbone, grids))
@@ -129,7 +130,7 @@ def _predictions(
             return
         for view in views:
             promise = f"prediction at grid {view.grid[0]} is pure and cuts like the batch"
-            trial.attempt(promise, lambda v=view: _predict(task, model, batch, v, trial.held["kept prepared"]))
+            trial.attempt(promise, partial(_predict, task, model, batch, view, trial.held["kept prepared"]))
         trial.attempt("no parameter depends on the grid", lambda: _same(shapes, model))
         trial.attempt("meter gives a row of finite metrics for each view", lambda: _meter(task, model, views, split))
 

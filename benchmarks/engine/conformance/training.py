@@ -81,7 +81,7 @@ def resumes(task: Task, backbone: str, grids: tuple[int, ...]) -> None:
 
 def two_processes(task: Task, backbone: str, grids: tuple[int, ...]) -> str:
     """Two gloo processes have the losses of one."""
-    if task.recipe.coupled:
+    if task.recipe.coupled and not task.gathers:
         return "coupled: it is refused on several processes"
     options = asdict(task.options)
     about = (type(task), str(task.root), options, task.seed, asdict(short_recipe(task.recipe)), backbone, grids)

@@ -99,7 +99,11 @@ def shortened(task: Task, count: int) -> Task:
     """The task over the first `count` samples of each split."""
     own = copy.copy(task)
     whole = type(task).dataset
-    own.dataset = lambda split, own=own: Few(whole(own, split), count)  # type: ignore[method-assign]
+
+    def dataset(split: str) -> Few:
+        return Few(whole(own, split), count)
+
+    own.dataset = dataset  # type: ignore[method-assign]
     return own
 
 

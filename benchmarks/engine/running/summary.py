@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -26,7 +27,12 @@ class Summary:
         Example: `Summary(ran=["a"], seconds=7.2).lines()` is
         `["1 run, 0 done before, 0 failed, 0 blocked in 7 s"]`
         """
-        counts = {"run": self.ran, "done before": self.done, "failed": self.failed, "blocked": self.blocked}
+        counts: dict[str, Sequence[object]] = {
+            "run": self.ran,
+            "done before": self.done,
+            "failed": self.failed,
+            "blocked": self.blocked,
+        }
         told = ", ".join(f"{len(cells)} {name}" for name, cells in counts.items())
         return [
             told + (f" in {duration(self.seconds)}" if self.seconds is not None else ""),

@@ -2,8 +2,9 @@
 
 from benchmarks.engine.suite.cells import Cell, Suite, cell_task, find_suite, list_suites, load_suite
 from benchmarks.engine.suite.reading import SuiteError
-from benchmarks.engine.suite.recipes import changed, recipe_of
+from benchmarks.engine.suite.recipes import alone_only, changed, recipe_of
 
 __all__ = [
-    "Cell", "Suite", "SuiteError", "cell_task", "changed", "find_suite", "list_suites", "load_suite", "recipe_of",
+    "Cell", "Suite", "SuiteError", "alone_only", "cell_task", "changed", "find_suite", "list_suites", "load_suite",
+    "recipe_of",
 ]  # fmt: skip

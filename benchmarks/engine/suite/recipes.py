@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.contract import Recipe, TaskError
+from tasks.contract import Recipe, Task, TaskError
 from tasks.contract.recipe import RecipeError
 
 
@@ -54,6 +54,16 @@ def check_recipe(recipe: Recipe) -> None:
             changed(recipe.replaced({"candidates": ()}), candidate).check()
         except RecipeError as error:
             raise RecipeError("candidates", f"candidate {dict(candidate)}: {error}") from None
+
+
+def alone_only(task: Task) -> str:
+    """Why several processes cannot train a task together; "" where they can.
+
+    Example: `alone_only(build_task("retrieval", "data"))` is "": its loss gathers the batches of all processes
+    """
+    if not task.recipe.coupled or not (task.recipe.steps or task.recipe.candidates) or task.gathers:
+        return ""
+    return "its loss looks across the batch and sees one process's share of it: a process group cannot train it"
 
 
 def _left(recipe: Recipe, told: Mapping[str, Any]) -> dict[str, Any]:

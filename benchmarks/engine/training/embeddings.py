@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +57,8 @@ class LockedFeatures:
         return self.folder / f"{key_of({**self.identity, 'grid': list(grid)})}.pt"
 
     def _read(self, grid: Grid) -> Tensor:
-        path, count = self.path(grid), len(self.task.dataset("train"))
+        path, dataset = self.path(grid), cast(Sized, self.task.dataset("train"))
+        count = len(dataset)
         try:
             table = torch.load(path, weights_only=True)
         except Exception as error:

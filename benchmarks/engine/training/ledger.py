@@ -40,7 +40,8 @@ class Ledger:
 
     def read(self) -> list[tuple[int, dict[str, float]]]:
         """The steps since the last reading as numbers, in order."""
-        tensors = [v.detach().double().reshape(()) for _, values in self._steps for v in values.values() if _on_gpu(v)]
+        every = [v for _, values in self._steps for v in values.values()]
+        tensors = [v.detach().double().reshape(()) for v in every if isinstance(v, Tensor) and _on_gpu(v)]
         numbers = iter(torch.stack(tensors).tolist() if tensors else ())
         found = [
             (step, {name: next(numbers) if _on_gpu(v) else float(v) for name, v in values.items()})

@@ -23,6 +23,7 @@ from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.randomness import generator, seed_of, training_indices
 from benchmarks.engine.running.interrupts import deferred
 from benchmarks.engine.running.processes import failing_together, in_step, of_main
+from benchmarks.engine.suite import alone_only
 from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.matrices import block_matrices
@@ -75,7 +76,7 @@ class Drawn(Dataset):
     `blind`: the image is an empty tensor where the data set can give a target without decoding.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, blind: bool = False):
+    def __init__(self, dataset: Any, seed: int, blind: bool = False):
         self.dataset, self.seed, self.blind = dataset, seed, blind and hasattr(dataset, "target")
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[int, Any, Any]:
@@ -140,14 +141,15 @@ def finetune(
     """
     recipe.check()
     task = task.in_training()
-    dataset, rank, world = task.dataset("train"), accelerator.process_index, accelerator.num_processes
+    dataset: Any = task.dataset("train")
+    rank, world = accelerator.process_index, accelerator.num_processes
     if not len(dataset):
         raise TaskError(f"split 'train' of {task.card.name} is empty")
     if recipe.batch % (world * recipe.accumulate):
         cut = f"{world} processes x {recipe.accumulate} micro-batches"
         raise TaskError(f"batch {recipe.batch} cannot be cut into {cut}")
-    if recipe.coupled and world > 1:
-        raise TaskError("a coupled loss sees one process's images only; run it on one process")
+    if world > 1 and (why := alone_only(task)):
+        raise TaskError(why)
     model.to(accelerator.device)
     if world > 1:
         few = [Drawn(dataset, seed)[place] for place in training_indices(seed, 0, 2, len(dataset))]
@@ -164,13 +166,13 @@ def finetune(
         training.resumed_at.append(training.steps)
     else:
         with accelerator.autocast():
-            count, shown = len(dataset), Drawn(dataset, seed)
-            tell_statistics(task, model, shown, count, schedule.grids, seed, accelerator.device, workers)
+            count, pictures = len(dataset), Drawn(dataset, seed)
+            tell_statistics(task, model, pictures, count, schedule.grids, seed, accelerator.device, workers)
     step_module = accelerator.prepare(TaskStep(task, model))
     if compile:
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
         step_module = torch.compile(step_module, dynamic=False)  # a grid is a number that shapes are made of
-    if recipe.clip_per_example:
+    if recipe.clip_per_example and recipe.clip is not None:
         step_module = ExampleClipping(task, model, step_module, recipe.clip, accelerator, training.notes)
     held = None
     if residents is not None and features is None and not skip:

@@ -61,7 +61,7 @@ class Trainer:
         trackers: Trackers | None = None,
     ):
         self.store, self.accelerator, self.options, self.lines = store, accelerator, options, lines
-        self.trackers = trackers
+        self.trackers, self.workers = trackers, options.workers or 0
         self.folder = store.folder / "checkpoints"
         self.residents = Residents(options.resident_gib, lines.cell)
         self._batch = 1
@@ -124,7 +124,7 @@ class Trainer:
             schedule = dataclasses.replace(schedule, seed=cell.seed)
             training = finetune(
                 task, model, recipe, schedule, self.accelerator, seed=cell.seed, checkpoint=partial,
-                every_seconds=self.options.every_seconds, workers=self.options.workers,
+                every_seconds=self.options.every_seconds, workers=self.workers,
                 progress=self._progress(), compile=self.options.compile,
                 features=self._features(cell, task, model, identity),
                 skip=may_skip(task, self.options.skip_broken), residents=self.residents,
@@ -152,7 +152,7 @@ class Trainer:
         }  # fmt: skip
         return LockedFeatures(
             task, encode, self.store.folder / "embeddings", decides, a.device, self.options.batch,
-            self.options.workers, a.autocast, self.lines.cell,
+            self.workers, a.autocast, self.lines.cell,
         )  # fmt: skip
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
@@ -210,7 +210,7 @@ class Trainer:
         a = self.accelerator
         return sweep(
             task, model, views, split, device=a.device, batch=self.options.batch,
-            token_budget=self.options.token_budget, workers=self.options.workers,
+            token_budget=self.options.token_budget, workers=self.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
             skip=may_skip(task, self.options.skip_broken), limit=limit, progress=self._looking(split, len(views)),
         )  # fmt: skip
@@ -219,7 +219,7 @@ class Trainer:
         """Measure the token norm that the `norm` resize needs, on the first training pictures."""
         if not any(v.resize == "norm" for v in views):
             return
-        encoder = getattr(model, "backbone", None)
+        encoder: Any = getattr(model, "backbone", None)
         if not hasattr(encoder, "calibrate"):
             raise TaskError("resize method 'norm' needs a backbone that can be calibrated")
         model.eval()

@@ -253,6 +253,7 @@ def layer_norm(
     def layer(x: Tensor) -> Tensor:
         if x.is_cuda and torch.is_autocast_enabled("cuda"):
             x = x.float()  # as autocast passes it to normalisation there
+        assert weight is not None and bias is not None  # `_shared` has looked
         return _LayerNorm.apply(x, mode.copy(weight), mode.copy(bias), eps)
 
     return on_all(layer, input)
@@ -305,10 +306,10 @@ def attention(
             masks = [masks[0].reshape(len(masks[0]), *lead, *masks[0].shape[1:])]
             masks = [masks[0].expand(-1, query.shape[1], *[-1] * (query.ndim - 2)).flatten(0, 1)]
         mask = masks[0] if masked else attn_mask
-        flat = (t.flatten(0, 1) for t in (query, key, value))
-        return F.scaled_dot_product_attention(*flat, mask, **more).unflatten(0, query.shape[:2])
+        q, k, v = (t.flatten(0, 1) for t in (query, key, value))
+        return F.scaled_dot_product_attention(q, k, v, mask, **more).unflatten(0, query.shape[:2])
 
-    return mode.on_all(layer, query, key, value, *([attn_mask] if masked else []))
+    return mode.on_all(layer, query, key, value, *([attn_mask] if masked and attn_mask is not None else []))
 
 
 def multi_head_attention(
@@ -335,7 +336,8 @@ def multi_head_attention(
     with mode:
         joined = F.linear(query, given["in_proj_weight"], given["in_proj_bias"])
         apiece = joined.unflatten(-1, (3, heads, width // heads)).permute(2, 1, 3, 0, 4)
-        mixed = F.scaled_dot_product_attention(*apiece.unbind(0), mask, dropout_p=dropout)
+        q, k, v = apiece.unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout)
         return F.linear(mixed.permute(2, 0, 1, 3).flatten(2), given["out_proj_weight"], given["out_proj_bias"]), None
 
 

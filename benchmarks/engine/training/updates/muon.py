@@ -47,7 +47,7 @@ class MuonAdamW(torch.optim.AdamW):
             group.setdefault("muon", False)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         every = self.param_groups
         try:
@@ -66,7 +66,8 @@ class MuonAdamW(torch.optim.AdamW):
             if parameter.grad is not None:
                 shapes.setdefault(parameter.shape, []).append(parameter)
         for shape, parameters in shapes.items():
-            gradients, momenta = [p.grad for p in parameters], []
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            momenta: list[Tensor] = []
             for parameter in parameters:
                 state = self.state[parameter]
                 if not state:
