@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from benchmarks.cost.latency import Latencies
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.matrix import headline, matrix, overall
 from benchmarks.report.answers.questions import newest, shown
@@ -25,14 +26,14 @@ def build_page(
     stores: Sequence[Store],
     answers: Sequence[Answer],
     notes: Sequence[str] = (),
-    latencies: Mapping[str, Mapping[str, float]] | None = None,
+    latencies: Latencies | None = None,
 ) -> str:
     """HTML of folders of results; everything is inside the file, and whatever comes from data is escaped.
 
     Args:
         answers: of all their tables.
         notes: what the reader must know of the folders, such as where they do not agree.
-        latencies: milliseconds of an image by setting and row key.
+        latencies: by setting and row key.
 
     Example: `Path("page.html").write_text(build_page([store], answers(entries([store]))))`
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.cost.latency import Latencies
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.points import Point
 from benchmarks.report.answers.questions import asked_of, failures, grid_order, newest, title
@@ -71,7 +72,7 @@ def _short(command: str) -> str:
     return re.sub(r"(?<![\w.…])/[^\s=]*/([^\s/=]+)", r"…/\1", command)
 
 
-def costs(rows: Sequence[Row], latencies: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+def costs(rows: Sequence[Row], latencies: Latencies) -> list[list[str]]:
     """A line for each backbone, image size and grid: MACs, latency in each setting, the fastest pass that was seen."""
     seen: dict[tuple[str, int, str], list[Any]] = {}
     for row in rows:
@@ -82,11 +83,11 @@ def costs(rows: Sequence[Row], latencies: Mapping[str, Mapping[str, float]]) -> 
         entry[1] = max(entry[1], row.cost.get("images_per_second") or 0.0)
         for i, own in enumerate(latencies.values(), 2):
             if row.row_key in own:  # tasks differ in their heads: the slowest is told
-                entry[i] = max(entry[i] or 0.0, own[row.row_key])
+                entry[i] = max(entry[i] or own[row.row_key], own[row.row_key], key=lambda one: one.per_image)
     order = sorted(seen.items(), key=lambda x: (x[0][0], x[0][1], grid_order(x[0][2])))
     return [
         [name, str(side or "-"), grid, f"{macs / 1e9:.4g}" if macs else "-",
-         *(f"{ms:.3g}" if ms else "-" for ms in own), f"{rate:.0f}" if rate else "-"]
+         *(one.shown() if one else "-" for one in own), f"{rate:.0f}" if rate else "-"]
         for (name, side, grid), (macs, rate, *own) in order
     ]  # fmt: skip
 
