@@ -121,8 +121,13 @@ def plan(
             images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
-            cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
-            entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
+            try:
+                cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
+            except ValueError:  # of a backbone that there is not, nobody knows what it costs
+                if not missing:
+                    raise
+            else:
+                entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
     return planned
 
