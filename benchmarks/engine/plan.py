@@ -123,9 +123,9 @@ def plan(
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
             try:
                 cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
-            except ValueError:  # of a backbone that there is not, nobody knows what it costs
-                if not missing:
-                    raise
+            except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
+                entry.missing = missing or [f"backbone {cell.backbone}: {error}"]
+                entry.state = "blocked"
             else:
                 entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
