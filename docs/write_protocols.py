@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 PAGE = Path(__file__).with_name("protocols.md")
 sys.path.insert(0, str(PAGE.parents[1]))
 
@@ -21,11 +23,26 @@ page is made of them by `python docs/write_protocols.py`. A value whose source i
 differs from the official code on purpose is listed with its reason. A version is raised whenever its numbers may move,
 and is part of every row: rows of two versions are never compared.
 """
+ITEMS = Path(__file__).with_name("official_items.yaml")
+BESIDE = """\
+## Beside the official code, item by item
+
+*Same*: the official value, in the tables below with its source. *Differs*: on purpose, said in the table named. The
+files named as sources were read at the commits named; what is cited by a section or table of a paper was not to be
+had as code.
+"""
 
 
 def page() -> str:
     """The whole page, Markdown."""
-    return "\n".join([HEAD, *(line for room in ROOMS for line in section(room, protocol(room)))])
+    return "\n".join([HEAD, *items(), *(line for room in ROOMS for line in section(room, protocol(room)))])
+
+
+def items() -> Iterable[str]:
+    """The lines of the table that goes through what papers and official code do, and says where we differ."""
+    yield BESIDE
+    told = yaml.safe_load(ITEMS.read_text(encoding="utf-8"))
+    yield from table(("item", "here", "where"), ((i["item"], i["here"], i["where"]) for i in told))
 
 
 def section(room: str, told: Protocol) -> Iterable[str]:

@@ -1,17 +1,21 @@
 """Applies each change of tests/mutants.yaml to a copy of the tree and runs the one test that must go red.
 
-    python tests/mutants.py [--part 1/4] [--only WORD]
+    python tests/mutants.py [--part 1/4] [--only WORD] [--green]
 
 Heavy libraries are imported once; each change is tried in a forked process, so it costs seconds. Before any change all
-tests of the list must be green. Exit status 1 where a change survives.
+tests of the list must be green. A change is noticed where its test fails, never where it is skipped. Exit status 1
+where a change survives.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
+import dataclasses
 import importlib
 import os
+import py_compile
 import shutil
 import signal
 import subprocess
@@ -20,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +40,6 @@ HEAVY = (
     "accelerate",
     "hypothesis",
     "pydantic",
-    "pytest",
 )
 SECONDS = 240  # a change that makes a test hang is noticed too
 
@@ -48,50 +52,73 @@ def copied(place: Path) -> None:
         if (ROOT / name).is_file():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, place / name)
+    # compiled once; a changed file is seen by its content, whatever its time
+    compileall.compile_dir(place, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
 
 
-def passed(tests: list[str], place: Path, first: bool = True) -> set[str]:
-    """Which of the tests pass, in a fork; `first`: stop at the first that fails. Skipped is not passed."""
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """Names of tests that passed and that failed, in a process that came to its end or did not."""
+
+    passed: frozenset[str]
+    failed: frozenset[str]
+    ended: bool
+
+
+def run(tests: list[str], place: Path, seconds: int, first: bool) -> Told:
+    """The tests in a fork, with `seconds` of time; `first`: stop at the first that fails. Skipped is neither."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
-            os.write(writing, "\n".join(_passed(tests, place, first)).encode())
+            seen = _run(tests, place, seconds, first)
+            os.write(
+                writing,
+                "\n".join([*(f"+{n}" for n in seen.good - seen.bad), *(f"-{n}" for n in seen.bad), "."]).encode(),
+            )
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        found = set(pipe.read().splitlines())
+        lines = pipe.read().splitlines()
     os.waitpid(child, 0)
-    return found
+    named = {mark: frozenset(line[1:] for line in lines if line[0] == mark) for mark in "+-"}
+    return Told(named["+"], named["-"], "." in lines)
 
 
-def _passed(tests: list[str], place: Path, first: bool) -> set[str]:
-    import pytest
+class Seen:
+    """A plug-in of pytest that keeps which tests passed and failed; a file that cannot be collected has failed."""
 
-    class Seen:
-        def __init__(self) -> None:
-            self.good: set[str] = set()
-            self.bad: set[str] = set()
+    def __init__(self) -> None:
+        self.good: set[str] = set()
+        self.bad: set[str] = set()
 
-        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            name = report.nodeid.partition("[")[0]
-            if report.failed:
-                self.bad.add(name)
-            elif report.when == "call" and report.passed:
-                self.good.add(name)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = report.nodeid.partition("[")[0]
+        if report.failed:
+            self.bad.add(name)
+        elif report.when == "call" and report.passed:
+            self.good.add(name)
 
-    signal.alarm(SECONDS if first else 4 * SECONDS)
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.bad.add(report.nodeid)
+
+
+def _run(tests: list[str], place: Path, seconds: int, first: bool) -> Seen:
+    signal.alarm(seconds)
     os.chdir(place)
     sys.path[:0] = [str(place), str(place / "tests")]
     seen = Seen()
-    pytest.main([*tests, "-q", *["-x"] * first, "-p", "no:cacheprovider", "--no-header"], plugins=[seen])
-    return seen.good - seen.bad
+    options = ["-q", *["-x"] * first, "-p", "no:cacheprovider", "--no-header", "--assert=plain"]
+    pytest.main([*tests, *options], plugins=[seen])
+    return seen
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", default="1/1", help="which part of the list, such as 2/4")
     parser.add_argument("--only", default="", help="changes whose name or file holds this")
+    parser.add_argument("--green", action="store_true", help="the tests have passed just now: do not run them first")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     listed = yaml.safe_load(LIST.read_text(encoding="utf-8"))
@@ -108,8 +135,8 @@ def main() -> int:
                 print(f"{mutant['name']}: {mutant['file']} holds {mutant['before']!r} {count} times, it must be once")
                 return 2
         wanted = sorted({m["test"] for m in chosen})
-        if lacking := set(wanted) - passed(wanted, place, first=False):
-            print(f"not green before any change: {', '.join(sorted(lacking))}")
+        if not options.green and (red := set(wanted) - run(wanted, place, 4 * SECONDS, first=False).passed):
+            print(f"not green before any change: {', '.join(sorted(red))}")
             return 2
         survivors = [m for m in chosen if not killed(m, place)]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} changes were noticed")
@@ -122,7 +149,8 @@ def killed(mutant: dict[str, str], place: Path) -> bool:
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(mutant["before"], mutant["after"]), encoding="utf-8")
     try:
-        noticed = not passed([mutant["test"]], place)
+        told = run([mutant["test"]], place, SECONDS, first=True)
+        noticed = bool(told.failed) or not told.ended
     finally:
         path.write_text(text, encoding="utf-8")
     print(

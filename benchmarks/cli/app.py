@@ -22,6 +22,7 @@ import typer
 from benchmarks.cli.bench import bench
 from benchmarks.cli.conformance import check_backbone, check_task
 from benchmarks.cli.errors import run_verb
+from benchmarks.cli.latency import latency
 from benchmarks.cli.options import DataRoot, Device, Limit, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.cli.report import AsJson, compare, report
 from benchmarks.cli.run import run
@@ -36,6 +37,7 @@ app.command()(run)
 app.command()(bench)
 app.command()(report)
 app.command()(compare)
+app.command()(latency)
 check = typer.Typer(help="Check data, a task or a backbone before a long run.", no_args_is_help=True)
 app.add_typer(check, name="check")
 check.command(name="task")(check_task)

@@ -23,7 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folder of a run, or several for one page.")],
     margin: Margin = None,
-    latency: Annotated[float | None, typer.Option(help="Print the best choice under so many ms an image.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Print the best choice under so many ms, as `latency` measured them.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where it is written; default FOLDER/report, of several results/reports/A+B.")
     ] = None,
@@ -48,7 +50,7 @@ def report(
         return
     found = read_report(stores, margin)
     if latency is not None:
-        print("\n".join(latency_lines(found.answers, latency)))
+        print("\n".join(latency_lines(found, latency)))
         return
     for note in found.notes:
         print(f"note: {note}")

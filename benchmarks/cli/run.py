@@ -33,10 +33,11 @@ def run(
     ] = None,
     share_gpus: Annotated[bool, typer.Option("--share-gpus", help="Several processes on one GPU.")] = False,
     precision: Annotated[str, typer.Option(help="no or bf16; default: bf16 on a GPU.")] = "",
-    batch: Annotated[int, typer.Option(min=1, help="Images decoded at once in evaluation.")] = 64,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images decoded at once in evaluation.")] = None,
     token_budget: Annotated[int | None, typer.Option(min=1, help="Tokens of a forward pass in evaluation.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; default: none on a CPU, up to 8 for a GPU.")
+        int | None,
+        typer.Option(min=0, help="Processes that decode; default: none on a CPU, on a GPU all CPUs but one."),
     ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backbones import backbone_spec, build_backbone
@@ -55,15 +55,17 @@ def estimate(
     device: str,
     own: float | None,
     rates: list[Rate],
+    passes: Sequence[Grid] = (),
 ) -> dict[str, Any]:
     """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
 
     `rows`: `own`, the MACs a second that rows of this folder have; else `measured`: the nearest model and grid that
     `bench --rates` saw on the device, training and evaluation each by their own; else `assumed`. Heads, text towers,
-    teachers and decoding are left out.
+    teachers and decoding are left out. passes: the grids of an image's passes under all views, as `Task.passes` has
+    them; by default one a view.
     """
     grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
-    views = [v.grid for v in cell.views]
+    views = list(passes) or [v.grid for v in cell.views]
     needed = {g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *views}}
     if any(v is None for v in needed.values()):
         return {"macs": None, "hours": None, "rate": None}

@@ -119,7 +119,10 @@ class Identities:
         """
         asked, weights = cell_key(cell, task), self.weights(cell)
         train_data = {split: self.fingerprint(cell, task, split) for split in _training_splits(task)}
-        train = key_of({"cell": asked, "weights": weights, "data": train_data, "precision": self.precision})
+        start = task.start(cell.backbone)
+        content = start.content() if start else ""
+        more = {"start": content} if content else {}
+        train = key_of({"cell": asked, "weights": weights, "data": train_data, "precision": self.precision, **more})
         views = {view: view_key(task, view) for view in cell.views}
         data, rows = {}, {}
         for split in cell.splits:

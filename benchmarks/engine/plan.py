@@ -74,7 +74,8 @@ class Obstacles:
         if weights not in self._known:
             reason = availability(cell.backbone, **cell.backbone_options)
             self._known[weights] = [f"backbone {cell.backbone}: {reason}"] if reason else []
-        return [*self._known[data], *self._known[weights]]
+        start = task.start(cell.backbone)
+        return [*self._known[data], *(map(str, start.lacking()) if start else ()), *self._known[weights]]
 
 
 def rows_of(identity: Identity, store: Store, skipped: bool = False) -> dict[Any, str]:
@@ -105,12 +106,14 @@ def plan(
     """
     planned: list[Planned] = []
     known_rates, speed = read_rates(rates), measured_speed(store)
-    obstacles = Obstacles(skip_broken)
+    obstacles, told = Obstacles(skip_broken), dict[str, list[str]]()
     identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
     for cell in suite.cells:
         task = cell_task(cell, data_root)
-        notes = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
-        notes += [why] if (why := alone_only(task)) else []
+        asked = key_of({"task": cell.task, "options": dict(cell.options), "recipe": dict(cell.recipe)})
+        if asked not in told:  # the same for all seeds, backbones and grids
+            told[asked] = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
+        notes = [*told[asked], *([why] if (why := alone_only(task)) else [])]
         missing, done = obstacles.of(cell, task), []
         if not missing and any(entry.ok for entry in store.entries(cell_key(cell, task))):
             done = list(rows_of(identities.of(cell, task), store, skip_broken).values())
@@ -121,8 +124,9 @@ def plan(
             images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
+            side, passes = task.card.image_size, [g for v in cell.views for g in task.passes(v)]
             try:
-                cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, device, speed, known_rates)
+                cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
             except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
                 entry.missing = missing or [f"backbone {cell.backbone}: {error}"]
                 entry.state = "blocked"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.engine.batches.evaluation import Budget, eval_batches
+from benchmarks.engine.batches.forking import started
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import Skipped
 from benchmarks.engine.finite import Watch
@@ -213,7 +214,7 @@ def _merge(result: SweepResult, lanes: Sequence[Lane]) -> None:
 
 def _stream(parts: Sequence[tuple[str, DataLoader]], skipped: dict[str, Skipped]) -> Iterator[tuple[str, Batch]]:
     for part, loader in parts:
-        for found in loader:
+        for found in started(loader):
             batch, unread = (found, []) if isinstance(found, Batch) else found
             skipped[part].add(unread)
             if batch is not None:

@@ -95,13 +95,17 @@ def _asked(name: str, root: Path, known: dict[tuple[str, str], str]) -> list[str
         return tasks or [TASKS[kind] for kind in ("classes", "masks", "captions", "boxes")]
     try:
         return [TASKS[kind] for kind in kinds_of(name, root)]
-    except Missing as error:
+    except (Missing, Wrong) as error:
+        if (root / name).exists() or error.advice:
+            raise
         every = sorted({n for _, n in known})
         near = nearest(name, every) or every
         raise TaskError(f"no data {name!r}: {error}; nearest: {', '.join(near)}") from None
 
 
 def _checked(task: str, name: str, pack: str, root: Path) -> Checked:
+    if task == TASKS["classes"] and "/" not in name and (root / name).is_dir() and (task, name) not in known_sets():
+        name = f"{name}/"  # how a suite names it
     checked, started = Checked(name, task), time.perf_counter()
     try:
         built = build_task(task, root, {"data": name})

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cost.latency import Latencies, read_latencies
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import Answer, answers
 from benchmarks.report.answers.matrix import overall
-from benchmarks.report.answers.points import fastest
+from benchmarks.report.answers.points import latency_of
 from benchmarks.report.answers.questions import Group, entries, failures, newest, shown, smoke_notes, title
 from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.page import build_page, commands, environments
 from benchmarks.report.plots import plot, save_plot
+from benchmarks.report.statistics.best import within_budget
 from benchmarks.report.tables import CAPTION, as_csv, as_markdown, latex, markdown, plain, table_of
 from benchmarks.store import Row, Store, key_of, write_atomically
 
@@ -30,12 +32,14 @@ class Report:
     Args:
         answers: of every table.
         notes: where the folders do not agree.
+        latencies: by setting and row key.
     """
 
     stores: tuple[Store, ...]
     rows: tuple[Row, ...]
     answers: tuple[Answer, ...]
     notes: tuple[str, ...]
+    latencies: Latencies
 
     def markdown(self) -> str:
         """All tables, and what failed."""
@@ -58,7 +62,7 @@ def read_report(stores: Sequence[Store], margin: float | None = None) -> Report:
         raise ValueError(f"no successful row in {names}; run a suite with --out {stores[0].folder} first")
     rows = [row for store in stores for row in store.rows()]
     notes = (*smoke_notes(rows), *disagreements(stores))
-    return Report(tuple(stores), tuple(shown(rows)), tuple(answers(found, margin)), notes)
+    return Report(tuple(stores), tuple(shown(rows)), tuple(answers(found, margin)), notes, read_latencies(stores))
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -67,7 +71,8 @@ def write_report(report: Report, folder: Path) -> Path:
     Example: `write_report(read_report([store]), store.folder / "report")`
     """
     texts = {
-        "page.html": build_page(report.stores, report.answers, report.notes), "tables.md": report.markdown(),
+        "page.html": build_page(report.stores, report.answers, report.notes, report.latencies),
+        "tables.md": report.markdown(),
         "tables.tex": latex(report.answers), "rows.csv": as_csv(report.rows),
         "verdicts.json": json.dumps([as_json(a) for a in report.answers], indent=1) + "\n",
     }  # fmt: skip
@@ -123,13 +128,36 @@ def write_measured(report: Report, folder: Path) -> Path:
     return folder
 
 
-def latency_lines(found: Sequence[Answer], latency: float) -> list[str]:
-    """For each table the best choice that took at most `latency` ms an image in the run's own passes."""
+def latency_lines(report: Report, limit: float) -> list[str]:
+    """For each table and device the best choice of which one image takes at most `limit` ms, one image a call.
+
+    Raises: ValueError where no such latency was measured.
+
+    Example: `print("\n".join(latency_lines(read_report([store]), 5.0)))`
+    """
+    single = {k: own for k, own in report.latencies.items() if any(one.batch == 1 for one in own.values())}
+    if not single:
+        folder = report.stores[0].folder
+        raise ValueError(f"no latency was measured in {folder}; try: run_all.py latency {folder} --data-root DATA")
     lines = []
-    for answer in found:
-        best = fastest(answer.points, latency, answer.rules.higher)
-        told = f"{best.name}, {answer.words.value(best.quality)}, {1000 / (best.rate or 1):.2f} ms" if best else ""
-        lines.append(f"{title(answer.group)}: {told or 'nothing is so fast'}")
+    for answer in report.answers:
+        options = [c for p in answer.choices if (c := p.choice()) is not None]
+        for setting, own in single.items():
+            found = [latency_of(p, own) for p in answer.choices]
+            costs = [None if one is None else one.per_image for one in found]
+            best = answer.best and within_budget(options, answer.best, costs, limit, answer.rules)
+            told = "nothing is so fast"
+            if best is None and not any(found):
+                told = "not measured"
+            elif best is not None:
+                names = [
+                    f"{p.name}, {ms.shown()} ms" if ms else p.name for p, ms in zip(answer.choices, found, strict=True)
+                ]
+                value = answer.words.value(answer.choices[best.measured].quality)
+                sure = "none can be shown" if best.cheapest is None else names[best.cheapest]
+                told = f"{names[best.measured]}, {value}; {len(best.could_be) - 1} others could be best; "
+                told += f"surely within the margin and fastest: {sure}"
+            lines.append(f"{title(answer.group)} ({setting}): {told}")
     return lines
 
 

@@ -26,7 +26,7 @@ from benchmarks.engine.batches.evaluation import eval_batches
 from benchmarks.engine.sweep import sweep
 from benchmarks.speed.throughput import take_turns
 from tasks import build_task
-from tasks.classification.preprocess import evaluation_view, larger_side
+from tasks.classification.preprocess import evaluation_view, larger_side, training_view
 from tasks.contract import Batch
 from tasks.data.decoding import decode
 from tasks.data.pictures import check_picture, read_picture, read_rgb
@@ -116,6 +116,63 @@ def difference(decoder: Decoder, files: Sequence[bytes]) -> tuple[int, float]:
         apart = (pair[0].int() - pair[1].int()).abs()
         largest, total = max(largest, int(apart.max())), [*total, float(apart.float().mean())]
     return largest, statistics.mean(total)
+
+
+def mosaics(column: Column, tiles: int, count: int) -> list[bytes]:
+    """JPEG files of `tiles` x `tiles` pictures side by side: large pictures of real content."""
+    side = check_picture(column.read(0))[0]
+    found = []
+    for first in range(0, count * tiles * tiles, tiles * tiles):
+        whole = Image.new("RGB", (side * tiles, side * tiles))
+        for i in range(tiles * tiles):
+            one = Image.fromarray(read_rgb(column.read((first + i) % len(column))))
+            whole.paste(one.resize((side, side)), (i % tiles * side, i // tiles * side))
+        found.append(as_jpeg(whole))
+    return found
+
+
+def crops(packs: Sequence[Path], count: int, turns: int) -> str:
+    """Decode and crop, from JPEG bytes to uint8 [3, 120, 120], ours over torchvision's decoder and transforms.
+
+    Evaluation: the shorter side to 136 px, then the middle 120. Training: a random part of 8 to 100 % of the area,
+    resized with antialiasing. Rows are packs, and mosaics of the last one's pictures.
+    """
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms import v2
+
+    def theirs(transform: Callable[[torch.Tensor], torch.Tensor], content: bytes) -> torch.Tensor:
+        return transform(decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB))
+
+    looked = v2.Compose([v2.Resize(larger_side(NANO_SIDE), antialias=True), v2.CenterCrop(NANO_SIDE)])
+    trained = v2.Compose([v2.RandomResizedCrop(NANO_SIDE, antialias=True), v2.RandomHorizontalFlip()])
+    generator = torch.Generator().manual_seed(0)
+    ways: dict[str, Callable[[bytes], object]] = {
+        "evaluation, torchvision": partial(theirs, looked),
+        "evaluation, ours": lambda c: evaluation_view(decode(c), NANO_SIDE, "torchvision"),
+        "evaluation, ours by big_vision": lambda c: evaluation_view(decode(c), NANO_SIDE, "big_vision"),
+        "training, torchvision": partial(theirs, trained),
+        "training, ours": lambda c: training_view(decode(c), NANO_SIDE, "torchvision", "inception", generator),
+        "training, ours by big_vision": lambda c: training_view(decode(c), NANO_SIDE, "big_vision", "inception",
+                                                                generator),
+    }  # fmt: skip
+    last = Column(open_parquet([packs[-1]]), "image")
+    groups = {path.stem: packed(path, count) for path in packs}
+    groups |= {f"mosaics of {n}x{n}": mosaics(last, n, max(4, count // n**2)) for n in (2, 4, 8)}
+    rows = []
+    for name, files in groups.items():
+        sizes = np.array([check_picture(content) for content in files])
+        pixels = f"{sizes[:, 0].min()}-{sizes[:, 0].max()} x {sizes[:, 1].min()}-{sizes[:, 1].max()}"
+        times = take_turns({way: each(work, files) for way, work in ways.items()}, turns, CPU)
+        told = [name, pixels, str(len(files))]
+        for what in ("evaluation", "training"):
+            base = times[f"{what}, torchvision"]
+            told.append(f"{1e3 * statistics.median(base) / len(files):.2f}")
+            for way in (f"{what}, ours", f"{what}, ours by big_vision"):
+                told.append(f"{statistics.median(b / a for a, b in zip(times[way], base, strict=True)):.2f}")
+        rows.append(told)
+    head = ["pictures", "px", "files", "evaluation, torchvision: ms", "ours", "ours, big_vision's numerics",
+            "training, torchvision: ms", "ours", "ours, big_vision's numerics"]  # fmt: skip
+    return table(head, rows)
 
 
 def each(work: Callable[[object], object], inputs: Sequence[object]) -> Callable[[], None]:
@@ -218,9 +275,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--b", action="store_true", help="time a B model too: a picture under all grids, some minutes")
+    parser.add_argument("--crops", type=Path, nargs="+", help="instead: decode and crop of these parquet packs")
     options = parser.parse_args()
     torch.set_num_threads(1)  # processor time then leaves out what other programs take
     print(", ".join(f"{k} {v}" for k, v in machine().items()))
+    if options.crops:
+        print(f"\n{crops(options.crops, options.images, options.turns)}")
+        return
     files = drawn(options.images)
     size = statistics.mean(map(len, files)) / 1024
     print(f"\n{len(files)} drawn pictures of {WIDTH}x{HEIGHT} px, {size:.0f} KiB on average\n")

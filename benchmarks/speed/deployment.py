@@ -8,6 +8,7 @@ else a machine does changes little.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import tempfile
@@ -66,6 +67,9 @@ def measured(grid: int, turns: int = TURNS) -> dict[str, float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.deployment", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     torch.set_num_threads(1)
     where = f"{platform.machine()} {platform.system()}, one thread"
     print(f"`python -m benchmarks.speed.deployment`, {date.today()}, {where},")

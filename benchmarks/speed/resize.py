@@ -7,6 +7,7 @@ Prints a markdown table; ratios of one run are what counts, over the fastest of 
 
 from __future__ import annotations
 
+import argparse
 import platform
 import time
 from collections.abc import Callable
@@ -85,6 +86,9 @@ def forwards() -> list[str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.speed.resize", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     torch.set_num_threads(1)
     print(f"`python -m benchmarks.speed.resize`, {date.today()}, {platform.machine()} {platform.system()},")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, timm {timm.__version__}\n")

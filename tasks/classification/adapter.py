@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.classification.base import LabelledTask
 from tasks.classification.recipes import PROTOCOL, published
-from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, option, without_gradients
+from tasks.contract import Batch, Grid, Options, Recipe, TaskCard, TaskError, View, option, without_gradients
 from tasks.data.errors import DataError, Missing, Wrong
 from tasks.data.sets.labelled import labelled_set
 from tasks.data.splits import Labelled
@@ -224,6 +224,9 @@ class Classification(LabelledTask):
 
     def parts(self, split: str) -> tuple[str, ...]:
         return ("train", split) if self.options.protocol in ("knn", "fewshot") else (split,)
+
+    def passes(self, view: View) -> tuple[Grid, ...]:
+        return (view.grid, *((g, g) for g in self.at(view).options.ensemble))
 
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Tensor | None) -> dict[str, Tensor]:

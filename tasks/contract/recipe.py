@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tasks.contract.errors import TaskError
-from tasks.contract.options import fitting
+from tasks.contract.options import field_types, fitting
 
 OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam", "muon")
 SCHEDULES = ("cosine", "poly", "constant")
@@ -70,7 +69,7 @@ class Recipe:
 
         Example: `recipe.replaced({"steps": 50, "warmup": 5})`
         """
-        hints = typing.get_type_hints(type(self))
+        hints = field_types(type(self))
         known: Sequence[str] = [f.name for f in dataclasses.fields(self)]
         values: dict[str, Any] = {}
         for name, value in changes.items():

@@ -68,6 +68,26 @@ class Meter(Protocol):
         ...
 
 
+class Start(Protocol):
+    """Weights that a new model starts from, beside those of its backbone."""
+
+    def lacking(self) -> Sequence[Any]:
+        """What of them is missing, each with what helps; a plan asks, so nothing is fetched."""
+        ...
+
+    def content(self) -> str:
+        """Hash of the weights, part of the train key; empty where the task's options say all."""
+        ...
+
+    def told(self) -> str:
+        """One line for the rows that come of it."""
+        ...
+
+    def load(self, model: nn.Module) -> None:
+        """Put them into a model that `Task.model` made."""
+        ...
+
+
 class Task:
     """Base class of tasks. A plug-in overrides `card`, `recipe`, `dataset`, `model`, `loss`, `predict`, `meter`.
 
@@ -82,6 +102,7 @@ class Task:
     recipe: Recipe = Recipe()
     gathers: ClassVar[bool] = False  # does a coupled loss look across the batches of all processes of a group?
     skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
+    one_width: bool = False  # pad to the widest there can be, not to a batch's widest; see `compiled`
     Options: ClassVar[type[Options]] = Options
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -121,6 +142,12 @@ class Task:
         own = self.at(view)
         with bound(model, **view.bindings):
             yield own
+
+    def compiled(self) -> Self:
+        """This task for a step that a compiler traces: what it pads, it pads to one width (`one_width`)."""
+        own = copy.copy(self)
+        own.one_width = True
+        return own
 
     def in_training(self) -> Self:
         """This task without its options of evaluation: reading one is an error, because it is in no train key."""
@@ -219,6 +246,21 @@ class Task:
 
         The runner then keeps its output for each grid and hands it back as `batch.features`; the data set may offer
         `target(i, generator)`, so that no picture is decoded either. None: every step sees images.
+        """
+        return None
+
+    def passes(self, view: View) -> tuple[Grid, ...]:
+        """The grids at which a picture goes through the backbone under a view: its cost is their sum.
+
+        Example: `(view.grid, (8, 8))` of a prediction that is averaged with that at grid 8
+        """
+        return (view.grid,)
+
+    def start(self, backbone: str) -> Start | None:
+        """Weights that a new model with this backbone starts from, beside the backbone's; None: there are none.
+
+        The engine loads them before training, or before evaluation where nothing is trained, and never where trained
+        weights follow: a kept model can be opened without them.
         """
         return None
 

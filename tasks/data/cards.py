@@ -69,6 +69,8 @@ class Form(_Strict):
     mask_suffixes: tuple[str, ...] = ()
     mask_values: dict[str, dict[int, int]] = {}  # suffix of masks -> stored value -> class; others are ignored
     mmseg: str = ""  # mmsegmentation's data set class
+    drive: str = ""  # what the names of frames of one drive begin with, as a pattern; "": pictures are independent
+    drive_block: int = 0  # so many successive frames of a drive are one independent sample; 0: the whole drive is
     negatives: str = ""  # file of categories known to be absent
     accepts: tuple[str, ...] = ()
 

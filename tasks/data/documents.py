@@ -75,7 +75,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _opened(path: str | Path) -> IO[str]:
     path = Path(path)
     try:
-        if path.suffix == ".gz":
+        if path.suffix == ".gz" or _is_gzip(path):
             return gzip.open(path, "rt", encoding="utf-8-sig")
         return path.open(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -84,6 +84,14 @@ def _opened(path: str | Path) -> IO[str]:
         raise Missing("no such file", path=path, advice=f"nearest: {', '.join(near)}" if near else "") from None
     except OSError as error:
         raise Wrong(f"cannot be read: {error.strerror or error}", path=path) from None
+
+
+def _is_gzip(path: Path) -> bool:
+    """Whatever its name: downloads lose their second suffix. A pipe is not looked into, it can be read once."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _unreadable(path: str | Path, error: Exception) -> Wrong:
@@ -111,8 +119,9 @@ class _Scanner:
             yield from self._object()
         else:
             self._fault("expected an object or a list")
-        if self._next():
-            self._fault("something follows after its end")
+        if more := self._next():
+            lines = "; of JSON lines make one object or list" if more in "{[" else ""
+            self._fault(f"something follows after its end{lines}")
 
     def _object(self) -> Iterator[tuple[str, int, list[Any]]]:
         self.at += 1

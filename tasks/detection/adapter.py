@@ -27,7 +27,9 @@ from tasks.detection.labels.annotations import Truth, truth_of
 from tasks.detection.labels.evaluation_set import DetectionData
 from tasks.detection.labels.shares import SHARES, check_mosaics
 from tasks.protocols import protocol
+from tasks.text.handed import run_asked, start_of
 from tasks.text.prompts import check_set
+from tasks.text.weights import lacking_weights
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
     from tasks.detection.labels.training_set import TrainingData
     from tasks.detection.model.detector import Detector
     from tasks.detection.scoring.meter import DetectionMeter
+    from tasks.text.handed import FromFile, Handed
 
 PROTOCOL = protocol("detection")
-SMALL_TOWERS = ("tiny", "nano", "small")  # from scratch
+SMALL_TOWERS = ("tiny", "nano", "small", "small-512")  # from scratch
 SIDE, GREY = PROTOCOL.value("side"), PROTOCOL.value("grey")
 SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels of the padded square; 720 for others
 NAMES = {
@@ -58,10 +61,14 @@ class DetectionOptions(Options):
     text: str = option(
         "ViT-B-16-quickgelu",
         "train",
-        "text tower of queries: an open_clip model, tiny, nano, small",
+        "text tower of queries: an open_clip model, tiny, nano, small, small-512",
         values=("nano", "tiny"),
     )
-    text_weights: str = option("", "train", "open_clip's tag, a file of ours with a tower under text., or scratch")
+    text_weights: str = option(
+        "",
+        "train",
+        "open_clip's tag, a file with a tower under text., run:FOLDER of a retrieval run, or scratch",
+    )
     text_drop_path: float = option(0.0, "train", "stochastic depth of the text tower; 0.1 in OWL-ViT with CLIP")
     merge: str = option("mul-ln", "train", "mul-ln, drop, none", values=("drop", "none"))
     size_bias: str = option(
@@ -110,6 +117,7 @@ class Detection(Task):
             raise TaskError(f"pad {chosen.pad} is no grey between 0 and 1")
         check_mosaics(chosen.mosaics, self.side)
         check_set(chosen.train_prompts), check_set(chosen.prompts)
+        run_asked(chosen.text_weights)
         if not 0 <= chosen.text_drop_path < 1:
             raise TaskError(f"text_drop_path {chosen.text_drop_path} must be in [0, 1)")
         self.data = boxed_set(chosen.data, self.root)
@@ -158,13 +166,16 @@ class Detection(Task):
         """A published tower at random weights asks nothing: trained at the published rate it stays random."""
         name, weights = self.options.text, self.options.text_weights
         if not weights and name not in SMALL_TOWERS:
-            advice = "a tag of open_clip (openai), a file with a tower under text., or scratch for random ones"
+            advice = "a tag of open_clip (openai), a file with a tower under text., run:FOLDER, or scratch"
             reason = f"must name the weights of text tower {name!r}"
             return [Missing(reason, field="options.text_weights", advice=advice)]
-        path = Path(weights)
-        if path.suffix in (".pt", ".pth", ".safetensors") and not path.is_file():
-            return [Missing("no such file of text weights", path=path)]
-        return []
+        if weights in ("", "scratch") or run_asked(weights):
+            return []
+        return lacking_weights(name, weights, "options.text_weights")
+
+    def start(self, backbone: str) -> Handed | FromFile | None:
+        """The text tower that `text_weights` names; of a retrieval run, the one that was tuned to this backbone."""
+        return start_of(self.options.text_weights, self.options.text, backbone, self.seed)
 
     def fingerprint(self, split: str) -> str:
         return self.boxed(split).fingerprint
@@ -189,7 +200,9 @@ class Detection(Task):
 
         ids, images, targets = zip(*samples, strict=True)
         train = "tokens" in targets[0]
-        gathered = collate_targets(targets) if train else {"size": torch.stack([t["size"] for t in targets])}
+        gathered = (
+            collate_targets(targets, self.one_width) if train else {"size": torch.stack([t["size"] for t in targets])}
+        )
         return Batch(torch.tensor(ids), torch.stack(images), gathered)
 
     def model(self, backbone: nn.Module) -> Detector:
@@ -197,8 +210,7 @@ class Detection(Task):
         from tasks.text.towers import build_text_tower
 
         chosen = self.options
-        weights = "" if chosen.text_weights == "scratch" else chosen.text_weights
-        text = build_text_tower(chosen.text, weights, chosen.text_drop_path)
+        text = build_text_tower(chosen.text, drop_path=chosen.text_drop_path)
         return Detector(
             without_rescale(backbone), text, merge=chosen.merge, objectness=chosen.objectness,
             size_bias=chosen.size_bias,

@@ -27,6 +27,7 @@ from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
 from tasks.protocols import protocol
 from tasks.retrieval.captions import CaptionDataset
+from tasks.text.weights import in_hub_cache, lacking_weights
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,7 @@ class Retrieval(Task):
     def collate(self, samples: Sequence[tuple[int, Any, Any]]) -> Batch:
         """As any task's; captions are cut to the longest of the batch, while they lie on the CPU."""
         batch = super().collate(samples)
-        if batch.targets.ndim == 2:
+        if batch.targets.ndim == 2 and not self.one_width:
             batch.targets = self.trimmed(batch.targets)
         return batch
 
@@ -131,13 +132,14 @@ class Retrieval(Task):
             return [error]
 
     def _missing_weights(self) -> list[DataError]:
-        """BERT's weights, where the text tower is BERT's and they are not in the cache of Hugging Face."""
-        if self.options.text != "bert-base" or not self.recipe.steps:
+        """Published weights of the text tower, BERT's or those of open_clip, that are not in the caches."""
+        name, tag = self.options.text, self.options.text_pretrained
+        if not self.recipe.steps:
             return []
-        from huggingface_hub import try_to_load_from_cache
-
-        bert, files = PROTOCOL.value("bert"), ("model.safetensors", "pytorch_model.bin")
-        if any(isinstance(try_to_load_from_cache(bert, name), str) for name in files):
+        if tag:
+            return [] if Path(tag).is_file() else lacking_weights(name, tag, "options.text_pretrained")
+        bert = PROTOCOL.value("bert")
+        if name != "bert-base" or in_hub_cache(bert, ("model.safetensors", "pytorch_model.bin")):
             return []
         advice = f"on a machine with a network: hf download {bert}; it lands in HF_HOME"
         return [Missing("no weights of the text tower bert-base", place="options.text", advice=advice)]

@@ -23,6 +23,7 @@ from tasks.contract import (
     without_gradients,
 )
 from tasks.data.errors import DataError
+from tasks.data.sets.drives import drives_of
 from tasks.data.sets.masked import masked_set
 from tasks.data.splits import Masked
 from tasks.protocols import protocol
@@ -93,6 +94,7 @@ class Segmentation(Task):
             "segmentation", version, metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
+            cluster="drive" if self.data.form.drive else "",
         )  # fmt: skip
         self.recipe = published.made()
         if faster := published.settings.get("new_parts_rate"):
@@ -206,7 +208,9 @@ class Segmentation(Task):
     def meter(self, split: str) -> SegmentationMeter:
         from tasks.segmentation.scoring.meter import SegmentationMeter
 
-        return SegmentationMeter(self.classes)
+        form = self.data.form
+        drives = drives_of(self.masked(split).names, form.drive, form.drive_block) if form.drive else None
+        return SegmentationMeter(self.classes, drives)
 
     def pictures(
         self, model: nn.Module, split: str, samples: Mapping[View, Mapping[str, Any]], device: torch.device | str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from tasks.contract import TaskError
 from tasks.text.prompts import prompted, template_set
 from tasks.text.vectors import unit
+from tasks.text.weights import text_state
 
 CONTEXT = 16
 CHUNK = 256  # texts a forward pass
@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, int]] = {
     "tiny": {"width": 32, "heads": 2, "layers": 1, "embed_dim": 32},
     "nano": {"width": 128, "heads": 4, "layers": 4, "embed_dim": 128},
     "small": {"width": 384, "heads": 6, "layers": 12, "embed_dim": 384},
+    "small-512": {"width": 384, "heads": 6, "layers": 12, "embed_dim": 512},  # of retrieval's preset `ours`
 }
 
 
@@ -68,7 +69,7 @@ def crop_context(tower: nn.Module, context: int = CONTEXT) -> nn.Module:
 
 
 def build_text_tower(name: str = "ViT-B-16-quickgelu", weights: str = "", drop_path: float = 0.0) -> nn.Module:
-    """The text tower of an open_clip model, or tiny, nano, small; cut to 16 tokens; `.output_dim`: width of queries.
+    """An open_clip model's text tower, or tiny, nano, small, small-512; of 16 tokens; `.output_dim`: width of queries.
 
     Args: weights: tag of open_clip (OpenAI's need the `-quickgelu` names), or a file of ours with a tower under
         `text.` (locked-image tuning leaves one, so does a detector); "" is untrained. drop_path: of the last layer.
@@ -103,36 +104,18 @@ def load_text(tower: nn.Module, name: str, weights: str) -> None:
 
     Raises: TaskError for a file or tag that cannot be had, or the first part that does not fit.
     """
-    if Path(weights).suffix in (".pt", ".pth", ".safetensors"):
-        state = _read_text(Path(weights))
-    else:
-        import open_clip
+    fit_text(tower, name, text_state(name, weights), weights)
 
-        try:
-            clip = open_clip.create_model(name, pretrained=weights, force_custom_text=True)
-        except (RuntimeError, OSError) as error:
-            raise TaskError(f"text weights {weights!r} of {name!r}: {str(error).splitlines()[0]}") from error
-        state = clip.text.state_dict()
+
+def fit_text(tower: nn.Module, name: str, state: dict[str, Tensor], source: object) -> None:
+    """A text tower's state into a tower of at most as many positions. Raises: TaskError naming what does not fit."""
     if "positional_embedding" in state:
         state["positional_embedding"] = state["positional_embedding"][: tower.num_pos]
     for key, value in tower.state_dict().items():
         found = tuple(state[key].shape) if key in state else None
         if found != tuple(value.shape):
-            raise TaskError(f"{weights}: {key!r} of text tower {name!r} has shape {tuple(value.shape)}, not {found}")
+            raise TaskError(f"{source}: {key!r} of text tower {name!r} has shape {tuple(value.shape)}, not {found}")
     tower.load_state_dict(state, strict=False)
-
-
-def _read_text(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise TaskError(f"no file of text weights {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("model", state)
-    return {k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")}
 
 
 def drop_text_paths(tower: nn.Module, rate: float) -> nn.Module:

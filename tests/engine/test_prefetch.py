@@ -146,8 +146,8 @@ def test_a_loader_pins_whole_batches(monkeypatch) -> None:
 def test_processes_that_decode(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
     assert decoding_processes("cpu") == decoding_processes(torch.device("cpu"), 2) == 0
-    assert [decoding_processes("cuda", n) for n in (1, 2, 4, 12, 13)] == [8, 6, 3, 1, 0]
-    assert decoding_processes(torch.device("cuda", 1), 3) == 4
+    assert [decoding_processes("cuda", n) for n in (1, 2, 4, 12, 13)] == [11, 5, 2, 0, 0]
+    assert decoding_processes(torch.device("cuda", 1), 3) == 3
     assert [decoding_processes(d, 4, asked) for d in ("cpu", "cuda") for asked in (0, 5, 20)] == [0, 5, 20] * 2
 
 

@@ -159,20 +159,26 @@ def test_starts_cover_every_pixel(side, window, stride):
 
 
 def test_flip_and_scales_average_probabilities():
-    model = Segmenter(TinyEncoder(), "linear", 4)
-    image = torch.randn(3, 16, 16)
-    want = 0
+    torch.manual_seed(0)
+    image, colours = torch.randn(3, 16, 16), torch.randn(4, 3)
+
+    def sure(x):  # as sure as it takes for the mean of probabilities and that of logits to choose differently
+        return 5 * torch.einsum("kc,bchw->bkhw", colours, F.avg_pool2d(x, 2))
+
+    want, of_logits = 0, 0
     with torch.no_grad():
         for size in (16, 32):
             look = image[None]
             if size != 16:
                 look = F.interpolate(look, size=(size, size), mode="bilinear", antialias=True)
             for mirrored in (False, True):
-                logits = plain_slide(lambda x: model(x, (4, 4)), (look.flip(-1) if mirrored else look)[0], 16, 16)
+                logits = plain_slide(sure, (look.flip(-1) if mirrored else look)[0], 16, 16)
                 logits = logits.flip(-1) if mirrored else logits
-                want = want + F.interpolate(logits[None], size=(16, 16), mode="bilinear").softmax(1)[0]
-        (got,) = predict_labels(lambda x: model(x, (4, 4)), [image], 16, 16, scales=(1.0, 2.0), flip=True)
+                logits = F.interpolate(logits[None], size=(16, 16), mode="bilinear")[0]
+                want, of_logits = want + logits.softmax(0), of_logits + logits
+        (got,) = predict_labels(sure, [image], 16, 16, scales=(1.0, 2.0), flip=True)
     assert torch.equal(got, want.argmax(0).to(torch.uint8))
+    assert not torch.equal(got, of_logits.argmax(0).to(torch.uint8))
 
 
 def test_short_side_and_label_size():

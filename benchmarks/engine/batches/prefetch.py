@@ -13,7 +13,6 @@ from torch import Tensor
 from tasks.contract import Batch
 
 Label = TypeVar("Label")
-MOST_WORKERS = 8
 
 
 def ahead(found: Iterable[tuple[Label, Batch]], device: torch.device | str) -> Iterator[tuple[Label, Batch]]:
@@ -74,15 +73,15 @@ def decoding_processes(device: torch.device | str, processes: int = 1, asked: in
     """How many processes decode pictures for each process that computes.
 
     `asked` is kept. Else 0 on a CPU, which they would take from the model, and on a GPU an equal share of the CPUs that
-    this process may use, 8 at most. `processes`: those that compute on the same CPUs.
+    this process may use but for one, which computes. `processes`: those that compute on the same CPUs.
 
-    Example: `decoding_processes("cuda", processes=4)` is 4 where 16 CPUs are allowed
+    Example: `decoding_processes("cuda", processes=4)` is 3 where 16 CPUs are allowed
     """
     if asked is not None:
         return asked
     if torch.device(device).type != "cuda":
         return 0
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) // max(1, processes))
+    return max(0, len(os.sched_getaffinity(0)) // max(1, processes) - 1)
 
 
 def processes_here() -> int:

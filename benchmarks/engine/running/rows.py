@@ -93,12 +93,13 @@ def rows_of_sweep(
     skipped = result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {})
     for view, metrics, samples in result.rows:
         key = identity.rows[split, view]
-        counted = macs_or_none(encoder, view.grid, task.card.image_size)
-        seconds = result.seconds[view]
+        passes, seconds = task.passes(view), result.seconds[view]
+        each = [macs_or_none(encoder, grid, task.card.image_size) for grid in passes]
+        counted = None if None in each else sum(filter(None, each))
         cost = {
             "macs": counted, "images_per_second": round(result.images / seconds, 2) if seconds else None,
             "macs_per_second": int(counted * result.images / seconds) if counted and seconds else None,
-        }  # fmt: skip
+        } | ({"grids": [side(grid) for grid in passes]} if len(passes) > 1 else {})  # fmt: skip
         options = trained.choice | dict(view.options)
         rows.append(Row(
             **asked, **of_view(split, view, identity) | {"view_options": options}, row_key=key,

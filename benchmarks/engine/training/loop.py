@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.grids import Grid, GridSchedule
+from benchmarks.engine.batches.forking import started
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
@@ -140,7 +141,7 @@ def finetune(
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
     """
     recipe.check()
-    task = task.in_training()
+    task = task.in_training().compiled() if compile else task.in_training()
     dataset: Any = task.dataset("train")
     rank, world = accelerator.process_index, accelerator.num_processes
     if not len(dataset):
@@ -282,7 +283,7 @@ def _steps(
 
     Raises: TaskError for a step of which no picture can be read.
     """
-    for step, found in enumerate(loader, first):
+    for step, found in enumerate(started(loader), first):
         batch, unread = (found, []) if isinstance(found, Batch) else found
         skipped.add(unread)
         if batch is None:

@@ -26,7 +26,7 @@ from benchmarks.engine.identity import Identity, candidate_key
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.randomness import seed_of
 from benchmarks.engine.running.lines import Lines
-from benchmarks.engine.running.options import RunOptions
+from benchmarks.engine.running.options import RunOptions, evaluation_batch, token_limit
 from benchmarks.engine.running.processes import failing_together, of_main
 from benchmarks.engine.running.summary import duration
 from benchmarks.engine.suite import Cell, changed
@@ -77,7 +77,8 @@ class Trainer:
         if not base.steps:
             with failing_together():
                 model = self._fresh(cell, task, base)
-            return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0})
+                told = self._start(cell, task, model)
+            return Trained(model, self._choice(cell, task, model, train_key), {"steps": 0} | told)
         recipes = [changed(base, c) for c in candidates] or [base]
         if len(recipes) == 1:
             return self._trained(cell, task, recipes[0], train_key, identity)
@@ -120,6 +121,8 @@ class Trainer:
             model.load_state_dict(kept["model"])
             notes = kept["notes"]
         else:
+            with failing_together():
+                told = self._start(cell, task, model)
             schedule = parse_schedule(cell.train or "")
             schedule = dataclasses.replace(schedule, seed=cell.seed)
             training = finetune(
@@ -133,7 +136,7 @@ class Trainer:
                 raise Diverged(
                     f"{broken} is not finite after {training.steps} steps: lower the learning rate ({recipe.lr})"
                 )
-            notes = _notes(training) | {"peak_bytes": peak_bytes(self.accelerator.device)}
+            notes = _notes(training) | told | {"peak_bytes": peak_bytes(self.accelerator.device)}
             with failing_together():
                 if self.accelerator.is_main_process:
                     state = {"model": model.state_dict(), "notes": notes}
@@ -151,9 +154,12 @@ class Trainer:
             "resize": cell.backbone_options.get("resize"),
         }  # fmt: skip
         return LockedFeatures(
-            task, encode, self.store.folder / "embeddings", decides, a.device, self.options.batch,
+            task, encode, self.store.folder / "embeddings", decides, a.device, self._decoded(task),
             self.workers, a.autocast, self.lines.cell,
         )  # fmt: skip
+
+    def _decoded(self, task: Task) -> int:
+        return self.options.batch or evaluation_batch(self.accelerator.device, task.card.image_size)
 
     def _fresh(self, cell: Cell, task: Task, recipe: Recipe) -> nn.Module:
         drops = bool(recipe.drop_path) and takes_option(cell.backbone, "drop_path")
@@ -167,6 +173,15 @@ class Trainer:
         if self.accelerator.mixed_precision == "bf16":
             keep_in_bfloat16(model)
         return model
+
+    def _start(self, cell: Cell, task: Task, model: nn.Module) -> dict[str, str]:
+        """Load what a new model starts from beside its backbone; what a row says of it."""
+        start = task.start(cell.backbone)
+        if start is None:
+            return {}
+        start.load(model)
+        self.lines.cell(f"starts from {start.told()}")
+        return {"start": start.told()}
 
     def _choice(self, cell: Cell, task: Task, model: nn.Module, key: str) -> dict[str, Any]:
         """View options that win on minival at the training grid (which probe, say); none where nothing is to choose."""
@@ -209,8 +224,8 @@ class Trainer:
         """
         a = self.accelerator
         return sweep(
-            task, model, views, split, device=a.device, batch=self.options.batch,
-            token_budget=self.options.token_budget, workers=self.workers,
+            task, model, views, split, device=a.device, batch=self._decoded(task),
+            token_budget=token_limit(a.device, self.options.token_budget), workers=self.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
             skip=may_skip(task, self.options.skip_broken), limit=limit, progress=self._looking(split, len(views)),
         )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backbones import backbone_spec
+from benchmarks.cost.latency import Latency
 from benchmarks.report.answers.measurements import Measured, Measurements
 from benchmarks.report.answers.questions import Entry, Group
 from benchmarks.report.statistics.draws import Choice, choice_of
@@ -54,12 +55,6 @@ class Point:
     def macs(self) -> int | None:
         """Of one image."""
         return next((row.cost["macs"] for row in self.rows if row.cost.get("macs")), None)
-
-    @property
-    def rate(self) -> float | None:
-        """Images/s in the run's own passes, the median over seeds."""
-        rates = [row.cost["images_per_second"] for row in self.rows if row.cost.get("images_per_second")]
-        return statistics.median(rates) if rates else None
 
     @property
     def trained(self) -> bool:
@@ -167,7 +162,6 @@ def made_for(row: Row) -> tuple[str, ...]:
     return tuple(dict.fromkeys(([str(int(scaled))] if scaled == int(scaled) else []) + [str(side)]))
 
 
-def fastest(points: Sequence[Point], latency: float, higher: bool = True) -> Point | None:
-    """The best choice that took at most `latency` milliseconds an image in the run's passes; None where none did."""
-    quick = [p for p in points if p.rate and 1000 / p.rate <= latency]
-    return (max if higher else min)(quick, key=lambda p: p.quality) if quick else None
+def latency_of(point: Point, measured: Mapping[str, Latency]) -> Latency | None:
+    """What was measured of a choice in one setting; of the first of its seeds that was measured."""
+    return next((measured[row.row_key] for row in point.rows if row.row_key in measured), None)

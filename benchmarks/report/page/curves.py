@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.cost.latency import Latencies, Latency
 from benchmarks.report.answers.answer import Answer
-from benchmarks.report.answers.points import Point, is_flexible
+from benchmarks.report.answers.points import Point, is_flexible, latency_of
 from benchmarks.report.page.budget import budget_steps
 from benchmarks.report.page.provenance import Provenance
 from benchmarks.report.tables import half_width
@@ -18,7 +19,6 @@ from benchmarks.report.tables import half_width
 # Okabe and Ito: told apart by colour-blind readers; the flexible models take the blues
 FLEXIBLE, FIXED = ("#0072B2", "#56B4E9"), ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
 MOST_LOSSES = 4_000  # points of training curves a table; of more, those of the first seed are shown
-Latencies = Mapping[str, Mapping[str, float]]  # setting -> row key -> ms
 
 
 @functools.cache
@@ -34,6 +34,7 @@ def payload(answers: Sequence[Answer], told: Provenance, latencies: Latencies) -
 
     Example: `as_script(payload(answers, Provenance(rows), {}))`
     """
+    tables = [_table(one, told, latencies) for one in answers]
     kinds = {p.backbone: is_flexible(p.row) for one in answers for p in one.points}
     return {
         "backbones": [
@@ -41,7 +42,8 @@ def payload(answers: Sequence[Answer], told: Provenance, latencies: Latencies) -
         ],
         "settings": list(latencies),
         "environments": told.environments,
-        "tables": [_table(one, told, latencies) for one in answers],
+        "origins": told.origins,
+        "tables": tables,
     }
 
 
@@ -72,7 +74,7 @@ def _table(one: Answer, told: Provenance, latencies: Latencies) -> dict[str, Any
     words, places = one.words, {p.name: i for i, p in enumerate(one.points)}
     shares = {p.name: share for p, share in zip(one.choices, one.front, strict=True)}
     costs = {"macs": [p.macs and _short(p.macs / 1e9) for p in one.choices]} | {
-        setting: [latency_of(p, own) for p in one.choices] for setting, own in latencies.items()
+        setting: [_ms(latency_of(p, own)) for p in one.choices] for setting, own in latencies.items()
     }
     steps = {
         kind: [
@@ -96,15 +98,14 @@ def _point(one: Answer, point: Point, share: float | None, told: Provenance, lat
         "backbone": point.backbone, "train": point.train, "grid": point.grid, "view": point.view,
         "side": sum(sides) / len(sides), "value": _short(scale * point.quality),
         "half": None if half is None else _short(scale * half), "gmacs": point.macs and _short(point.macs / 1e9),
-        "ms": [latency_of(point, own) for own in latencies.values()], "share": share and round(share, 2),
+        "ms": [_ms(latency_of(point, own)) for own in latencies.values()], "share": share and round(share, 2),
         "filled": len(point.rows) > 1 or not point.trained, "why": point.why_not,
         "seeds": [told.seed(row, scale) for row in point.rows],
     }  # fmt: skip
 
 
-def latency_of(point: Point, measured: Mapping[str, float]) -> float | None:
-    """Milliseconds of a choice in one setting; of the first seed that was measured."""
-    return next((_short(measured[row.row_key]) for row in point.rows if row.row_key in measured), None)
+def _ms(found: Latency | None) -> float | None:
+    return None if found is None else _short(found.per_image)
 
 
 def _losses(points: Sequence[Point]) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from benchmarks.cost.latency import Latencies
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.matrix import headline, matrix, overall
 from benchmarks.report.answers.questions import newest, shown
@@ -19,20 +20,22 @@ from benchmarks.report.tables import CAPTION, table_of
 from benchmarks.store import Store
 
 HERE = Path(__file__).parent
+LINES = 24  # of a table's answer in sight; more can be opened
+COMPARISONS = 60  # of a table that are on the page grid by grid; all are in verdicts.json
 
 
 def build_page(
     stores: Sequence[Store],
     answers: Sequence[Answer],
     notes: Sequence[str] = (),
-    latencies: Mapping[str, Mapping[str, float]] | None = None,
+    latencies: Latencies | None = None,
 ) -> str:
     """HTML of folders of results; everything is inside the file, and whatever comes from data is escaped.
 
     Args:
         answers: of all their tables.
         notes: what the reader must know of the folders, such as where they do not agree.
-        latencies: milliseconds of an image by setting and row key.
+        latencies: by setting and row key.
 
     Example: `Path("page.html").write_text(build_page([store], answers(entries([store]))))`
     """
@@ -69,7 +72,9 @@ def _part(one: Answer) -> dict[str, Any]:
         ])
         for backbone, train, *cells in table.lines
     ]  # fmt: skip
+    said, details = one.lines(), one.details()
     return {
-        "title": table.title, "answer": one.lines(), "details": one.details(), "columns": table.columns,
+        "title": table.title, "answer": said[:LINES], "more": said[LINES:], "details": details[:COMPARISONS],
+        "left_out": len(details[COMPARISONS:]), "columns": table.columns,
         "lines": lines, "published": beside(one.points), "spread": any("±" in c for *_, own in lines for c, _ in own),
     }  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.cost.latency import Latencies
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.points import Point
 from benchmarks.report.answers.questions import asked_of, failures, grid_order, newest, title
@@ -15,12 +16,19 @@ from benchmarks.store import Row
 class Provenance:
     """What rows say of how they were made, each environment once.
 
-    Example: `Provenance(rows).seed(rows[0], 100.0)["env"]` is a place in `Provenance(rows).environments`
+    Example: `told.origins[told.seed(rows[0], 100.0)["origin"]]`
     """
 
     def __init__(self, rows: Sequence[Row]):
         self.environments = environments(rows)
         self._places = {text: i for i, text in enumerate(self.environments)}
+        self._origins: dict[tuple[str | int, ...], int] = {}
+
+    @property
+    def origins(self) -> list[tuple[str | int, ...]]:
+        """Training key, weights, when, revision, command and place of the environment, each combination once; those of
+        the rows that `seed` was asked for."""
+        return list(self._origins)
 
     def asked(self, points: Sequence[Point]) -> dict[str, str]:
         """Protocol, recipe, options and contents that all choices of a table share."""
@@ -32,15 +40,16 @@ class Provenance:
         return {k: v for k, v in {**shared, **data, **asked_of(row)}.items() if v not in ("", "None", "()", "{}")}
 
     def seed(self, row: Row, scale: float) -> dict[str, Any]:
-        """One row of a choice: value, keys, where and when."""
+        """One row of a choice: its value, its key, and the place of its origin."""
         env = row.env or {}
         value = row.metrics.get(row.metric or "")
+        origin = (
+            row.train_key or "", row.weights_hash or "", row.finished or "", str(env.get("revision") or "unknown"),
+            _short(str(env.get("command") or "-")), self._places.get(_environment(row), -1),
+        )  # fmt: skip
         return {
             "seed": row.seed or 0, "value": None if value is None else float(f"{scale * value:.6g}"),
-            "row": row.row_key, "train": row.train_key or "", "weights": row.weights_hash or "",
-            "finished": row.finished or "", "env": self._places.get(_environment(row), -1),
-            "revision": str(env.get("revision") or "unknown"), "command": _short(str(env.get("command") or "-")),
-            "rate": row.cost.get("images_per_second"),
+            "row": row.row_key, "origin": self._origins.setdefault(origin, len(self._origins)),
         }  # fmt: skip
 
 
@@ -71,22 +80,24 @@ def _short(command: str) -> str:
     return re.sub(r"(?<![\w.…])/[^\s=]*/([^\s/=]+)", r"…/\1", command)
 
 
-def costs(rows: Sequence[Row], latencies: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """A line for each backbone, image size and grid: MACs, latency in each setting, the fastest pass that was seen."""
+def costs(rows: Sequence[Row], latencies: Latencies) -> list[list[str]]:
+    """A line for each backbone, image size and grid: MACs, latency in each setting, the fastest pass that was seen.
+
+    Grids whose predictions are averaged are one line, such as `15+10`, with the sum of their MACs.
+    """
     seen: dict[tuple[str, int, str], list[Any]] = {}
     for row in rows:
-        entry = seen.setdefault(
-            (row.backbone, row.image_size or 0, str(row.eval_grid)), [None, 0.0, *(None for _ in latencies)]
-        )
+        grids = "+".join(map(str, row.cost.get("grids") or [row.eval_grid]))
+        entry = seen.setdefault((row.backbone, row.image_size or 0, grids), [None, 0.0, *(None for _ in latencies)])
         entry[0] = row.cost.get("macs") or entry[0]
         entry[1] = max(entry[1], row.cost.get("images_per_second") or 0.0)
         for i, own in enumerate(latencies.values(), 2):
             if row.row_key in own:  # tasks differ in their heads: the slowest is told
-                entry[i] = max(entry[i] or 0.0, own[row.row_key])
+                entry[i] = max(entry[i] or own[row.row_key], own[row.row_key], key=lambda one: one.per_image)
     order = sorted(seen.items(), key=lambda x: (x[0][0], x[0][1], grid_order(x[0][2])))
     return [
         [name, str(side or "-"), grid, f"{macs / 1e9:.4g}" if macs else "-",
-         *(f"{ms:.3g}" if ms else "-" for ms in own), f"{rate:.0f}" if rate else "-"]
+         *(one.shown() if one else "-" for one in own), f"{rate:.0f}" if rate else "-"]
         for (name, side, grid), (macs, rate, *own) in order
     ]  # fmt: skip
 

@@ -117,6 +117,11 @@ def read_box_labels(labels: str | Path | Mapping[str, Any], file: str | Path | N
     return builder.built(keys)
 
 
+def _slashed(name: str) -> str:
+    """A path as Windows writes it, as others do."""
+    return name.replace("\\", "/")
+
+
 def _slim(value: Any) -> Any:
     if type(value) is dict:
         for name in [name for name in value if name not in _ALL_KEPT]:
@@ -158,7 +163,7 @@ class _Builder:
         files = records.texts("file_name", default="", empty=True)
         # `coco_url` says which of COCO's folders; LVIS' val lies in train2017 too
         self._keep("pictures", [
-            ("/".join(url.split("/")[-2:]),) * bool(url) + (name,) * bool(name)
+            ("/".join(url.split("/")[-2:]),) * bool(url) + (name,) * bool(name) + (_slashed(name),) * ("\\" in name)
             for url, name in zip(urls, files, strict=True)
         ])  # fmt: skip
         some = any(name in one for one in records.values for name in LVIS_FIELDS)

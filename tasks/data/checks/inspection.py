@@ -15,12 +15,12 @@ from backbones.weights.download import cache_folder
 from tasks.data.checks.fingerprints import picture_hashes
 from tasks.data.checks.progress import tracked
 from tasks.data.checks.remembered import recall, remember
-from tasks.data.errors import DataError, Wrong
+from tasks.data.errors import DataError, Wrong, shown
 from tasks.data.pictures import look_at_picture
 from tasks.data.readers.label_maps import UPRIGHT, check_sizes, read_label_map
 from tasks.data.splits import Boxed, Labelled, Masked, Split
 
-FORM = 1  # raise it when a look finds more than before
+FORM = 2  # raise it when a look finds more than before
 NAMED = 20  # faults of one kind that are kept by name
 BEYOND = 0.1  # share of boxes that reach over an edge from which they are doubted
 
@@ -85,6 +85,7 @@ def inspect(data: DataSet, splits: Sequence[str]) -> Findings:
         if name == "train" and isinstance(split, Labelled):
             findings.notes += _empty_classes(split)
     if not findings.problems and "train" in opened:
+        findings.notes += [note for name in opened if name != "train" for note in _unseen(opened, name)]
         findings.notes += [note for name in opened if name != "train" for note in _shared(opened, name)]
     return findings
 
@@ -209,6 +210,16 @@ def _empty_classes(split: Labelled) -> list[str]:
     if not empty:
         return []
     return [f"{len(empty)} of {len(split.classes)} classes have no training picture, the first is {empty[0]!r}"]
+
+
+def _unseen(opened: dict[str, Split], name: str) -> Iterator[str]:
+    """Categories of boxes that train does not name."""
+    train, other = opened["train"], opened[name]
+    if isinstance(train, Boxed) and isinstance(other, Boxed):
+        known = set(train.labels.names)
+        if unseen := [told for told in other.labels.names if told not in known]:
+            of = len(other.labels.names)
+            yield f"{len(unseen):,} of {of:,} categories of {name} are none of train's, the first is {shown(unseen[0])}"
 
 
 def _shared(opened: dict[str, Split], name: str) -> Iterator[str]:

@@ -43,12 +43,17 @@ def read_karpathy(path: Path) -> dict[str, Listed]:
         if key != "images":
             continue
         records = Records(chunk if first >= 0 else chunk[0], path, "image", max(first, 0))
+        if len(records) and "split" not in records.values[0] and "file_name" in records.values[0]:
+            advice = "COCO captions are named for train and val at once: annotations/captions_{split}2017.json"
+            raise records.fault(0, "split", "is not there", advice)
         names, called = _names(records), records.texts("split")
         for i, record in enumerate(records.values):
             split = splits.setdefault(SPLITS.get(called[i].lower(), called[i]), {})
             if names[i] in split:
                 raise records.fault(i, "filename", f"{shown(names[i])} occurs twice in split {called[i]!r}")
             split[names[i]] = _sentences(records, i, record)
+    if keys and not keys[0]:
+        raise Wrong("is a list, not a Karpathy JSON, which is an object with a list 'images'", path=path)
     if "images" not in keys:
         if {"annotations"} & set(keys):
             raise Wrong("has no list 'images': not a Karpathy JSON", path=path)
@@ -180,7 +185,7 @@ def _names(records: Records) -> list[str]:
     if not len(records):
         return []
     field = next((f for f in FILE_NAMES if f in records.values[0]), "filename")
-    names = records.texts(field)
+    names = [name.replace("\\", "/") for name in records.texts(field)]  # as Windows writes paths
     if field == "filepath":
         return names
     folders = records.texts("filepath", default="", empty=True)
@@ -234,7 +239,7 @@ def _tokens(path: Path, lines: Iterable[str]) -> Listed:
 
 
 def _rows(path: Path, lines: Sequence[str]) -> tuple[Listed, dict[str, str]]:
-    separator = max(",|\t", key=lines[0].count)
+    separator = max(",|\t;", key=lines[0].count)
     reader = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator, skipinitialspace=True,
                         quoting=csv.QUOTE_NONE if separator == "|" else csv.QUOTE_MINIMAL)  # fmt: skip
     rows = []

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tasks.data.errors import Missing, Wrong, nearest, shown
-from tasks.data.readers.files import PASSED_OVER, Files, passed_over, pictures_under
+from tasks.data.pictures import SUFFIXES
+from tasks.data.readers.files import PASSED_OVER, Files, check_spelling, passed_over, pictures_under
 from tasks.data.readers.tables import IMAGES, LABELS, NAMES, Column, Table
 from tasks.data.splits import Labelled
 
@@ -23,7 +24,18 @@ def class_names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise Missing("no such folder", path=folder)
     entries = (e for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".") and e.name not in PASSED_OVER)
-    return sorted(e.name for e in entries)
+    names = sorted(e.name for e in entries)
+    for name in names:
+        check_spelling(name, folder)
+    return names
+
+
+def _loose(folder: Path) -> str:
+    """A note on pictures beside the class folders, which are of no class; "" for none."""
+    names = [e.name for e in os.scandir(folder) if e.is_file() and not e.name.startswith(".")]
+    count = sum(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+    lie = "picture lies" if count == 1 else "pictures lie"
+    return f"{count:,} {lie} in no class folder: a class is a folder, {folder.name}/CLASS/" if count else ""
 
 
 def read_class_folders(folder: Path, classes: Sequence[str] | None = None, partial: bool = False) -> Labelled:
@@ -61,8 +73,8 @@ def read_class_folders(folder: Path, classes: Sequence[str] | None = None, parti
         names += own
         labels += [index[name]] * len(own)
     if not names:
-        raise Missing("has no pictures in class folders", path=folder, advice=passed_over(others))
-    note = passed_over(others)
+        raise Missing("has no pictures in class folders", path=folder, advice=_loose(folder) or passed_over(others))
+    note = "; ".join(part for part in (_loose(folder), passed_over(others)) if part)
     return Labelled(
         names, Files(folder, names), labels=np.array(labels, np.int64), classes=tuple(index),
         notes=(f"{folder}: {note}",) if note else (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from tasks.data.errors import DataError, Missing, Wrong
+from tasks.data.errors import DataError, Missing, Wrong, shown
 from tasks.data.pictures import SUFFIXES
 
 PASSED_OVER = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems leave behind, besides names with a dot
@@ -127,12 +128,19 @@ def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[st
     for entry in entries:
         if entry.name.startswith(".") or entry.name in PASSED_OVER:
             continue
+        check_spelling(entry.name, folder)
         if entry.is_dir():
             real = os.path.realpath(entry.path)
             if real not in above:  # a link to a folder above would never end
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {real})
-        else:
+        elif entry.is_file() or entry.is_symlink():  # a pipe or socket would be waited for; a torn link is named
             yield prefix + entry.name, os.path.splitext(entry.name)[1].lower() in SUFFIXES
+
+
+def check_spelling(name: str, folder: Path) -> None:
+    """Raises: Wrong for a name on disk that is no text: results and caches could not hold it."""
+    if any("\ud800" <= c <= "\udfff" for c in name):
+        raise Wrong(f"has a name that is not UTF-8: {shown(name)}", path=folder, advice="rename it")
 
 
 def passed_over(others: Sequence[str]) -> str:
@@ -183,6 +191,7 @@ def absent_pictures(
 ) -> DataError:
     """The error for pictures that labels name and no one has."""
     named = f" that {path.name} names" if path is not None else ""
+    advice = other_case(where, absent[0]) or advice
     return Missing(f"{len(absent):,} of {of:,} pictures{named} are missing, the first is {absent[0]}", path=where,
                    advice=advice)  # fmt: skip
 
@@ -190,6 +199,7 @@ def absent_pictures(
 def listing(folder: Path, names: Sequence[str]) -> set[str]:
     """Those of `names` that are under a folder, by one listing of each of its folders: a look-up each is slow."""
     there: set[str] = set()
+    names = [name for name in names if not os.path.isabs(name)]  # labels name pictures of their set, no other files
     for parent in {os.path.dirname(name) for name in names}:
         try:
             with os.scandir(folder / parent) as entries:
@@ -198,3 +208,17 @@ def listing(folder: Path, names: Sequence[str]) -> set[str]:
         except OSError:
             continue
     return {name for name in names if name in there}
+
+
+def other_case(folder: Path, name: str) -> str:
+    """A word on a file that is there under the same name in other letters; "" where none is.
+
+    Example: `other_case(folder, "A.JPG") == "there is a.jpg: capitals count"`
+    """
+    parent = folder / os.path.dirname(name)
+    wanted = os.path.basename(name).casefold()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(parent):
+            if entry.name.casefold() == wanted and entry.name != os.path.basename(name):
+                return f"there is {entry.name}: capitals count"
+    return ""

@@ -75,6 +75,8 @@ def read_label_map(content: bytes | str | Path, name: str = "label map") -> np.n
     if not isinstance(content, bytes) and not Path(content).is_file():
         raise Missing("no such label map", path=content)
     image = read_picture(content, name)
+    if image.format in ("JPEG", "MPO"):
+        raise Wrong("is JPEG, which does not keep values: a label map is a PNG", **where)
     if image.mode not in _ONE_BYTE:
         kind = "16-bit" if image.mode.startswith("I") else f"mode {image.mode}"
         advice = "" if image.mode not in ("RGB", "RGBA") else "colours are mapped to classes by `palette` in meta.json"

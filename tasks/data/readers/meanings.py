@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from tasks.data.documents import read_json
 from tasks.data.errors import Wrong, nearest, shown
 from tasks.data.readers.label_maps import IGNORE, Labels
+
+# others are passed over, but for those that are nearly one of these
+FIELDS = ("class_names", "ignore_label", "reduce_zero_label", "values", "palette")
 
 
 def read_meaning(path: Path) -> Labels:
@@ -20,6 +24,9 @@ def read_meaning(path: Path) -> Labels:
     Example: `{"class_names": ["no", "yes"], "values": {"0": "no", "255": "yes"}}`
     """
     meta = read_json(path)
+    for key in meta if isinstance(meta, dict) else ():
+        if key not in FIELDS and (near := get_close_matches(key, FIELDS, 1, 0.8)):
+            raise Wrong("is no field of it", path=path, field=shown(key), advice=f"nearest: {near[0]}")
     names = meta.get("class_names") if isinstance(meta, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise Wrong("must be a list of names", path=path, field="class_names")

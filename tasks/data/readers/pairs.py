@@ -50,6 +50,7 @@ def no_mask(where: tuple[Path, Path], image: str, key: str, masks: Sequence[str]
     stem = key.rpartition("/")[2]
     like = [m for m in masks if m.rpartition("/")[2].startswith(stem)] or nearest(f"{stem}.png", masks, 1)
     if like:
-        extra = like[0].rpartition("/")[2].rpartition(".")[0].removeprefix(stem)
+        other = like[0].rpartition("/")[2].rpartition(".")[0]
+        extra = other.removeprefix(stem) if other.startswith(stem) else ""
         advice = f"nearest: {like[0]}" + (f"; the option mask_suffix: {extra} pairs them" if extra else "")
     return Missing(f"has no label map of {where[0] / image}", path=where[1], advice=advice)

@@ -18,6 +18,7 @@ from tasks.data.records import Records
 if TYPE_CHECKING:
     import pyarrow as pa
 
+BASE64 = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")  # as PNG, JPEG, WebP and GIF begin in it
 IN_MEMORY = 1 << 30  # bytes of files up to which a column of pictures is held in memory
 # usual names of columns, the first that is there
 IMAGES = ("image", "img", "images", "picture", "pixels", "jpg", "png", "webp", "image_bytes", "bytes")
@@ -167,6 +168,10 @@ class Column:
         if isinstance(value, bytes) and value:
             return value
         path, row = self.table.place(i)
+        if isinstance(value, str) and (value.startswith(BASE64) or len(value) > 4000):
+            said = f"holds text, {shown(value, 20)}, and no picture"
+            advice = "pictures in base64 are not read: write their bytes"
+            raise Wrong(said, path=path, place=f"row {row}", field=self.name, advice=advice)
         if isinstance(value, str) and value:
             return read_bytes(path.parent / value)
         raise Wrong(f"holds no picture, but {shown(value)}", path=path, place=f"row {row}", field=self.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from tasks.data.boxes.unusual import box_faults
 from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
 from tasks.data.errors import DataError, Missing, Wrong, shown
-from tasks.data.readers.files import Files, Members, listing, tar_members
+from tasks.data.readers.files import Files, Members, listing, other_case, tar_members
 from tasks.data.scenes import scenes_folder
 from tasks.data.sets.holdout import held_out
 from tasks.data.splits import Boxed
@@ -187,7 +188,7 @@ class BoxedSet:
         notes = (f"{labels.path}: {empty:,} of {len(labels.box):,} boxes have no area: training drops them",) * bool(
             empty
         )
-        return Boxed(names, pictures, labels=labels, notes=notes)
+        return Boxed(names, pictures, labels=labels, notes=(*notes, *_doubles(labels, names)))
 
     def _pictures(self, labels: BoxLabels, split: str, names: Sequence[str]) -> Files | Members:
         folders, tars = self._folders(split)
@@ -243,8 +244,21 @@ class BoxedSet:
             said = f"there is no folder {', '.join(lacking)}"
             said += "; pictures of LVIS' val lie in train2017 and in val2017" * (lacking == ["train2017"])
             advice = f"{said}; {advice}" if advice else said
+        capitals = (other_case(folder / place, absent[0]) for place in INSIDE if "{" not in place)
+        advice = next(filter(None, capitals), advice)
         return Missing(f"{len(absent):,} of {of:,} pictures that {file} names are missing, the first is {absent[0]}",
                        path=folder, advice=advice)  # fmt: skip
+
+
+def _doubles(labels: BoxLabels, names: Sequence[str]) -> list[str]:
+    """Notes on pictures that several images name, and names that several categories have."""
+    found = []
+    for told, kind, what in ((names, "images", "the same picture"), (labels.names, "categories", "the same query")):
+        if twice := [name for name, count in Counter(told).items() if count > 1]:
+            found.append(
+                f"{labels.path}: several {kind} are named {shown(twice[0])} ({what}); {len(twice):,} such names"
+            )
+    return found
 
 
 def _name(names: tuple[str, ...], labels: BoxLabels, i: int) -> str:

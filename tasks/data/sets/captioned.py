@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
-from tasks.data.errors import DataError, Missing, Wrong
+from tasks.data.errors import DataError, Missing, Wrong, shown
 from tasks.data.readers.captions import (
     Listed,
     read_caption_lines,
@@ -133,15 +133,26 @@ class CaptionedSet:
             if not tars:
                 raise Missing(f"no {images}", path=self.root, advice=self._advice)
             return Captioned(names, pictures_in(self.root, names, tars, self._advice, path), captions=captions)
-        folder = self._pictures(path, images, names)
-        return Captioned(names, pictures_in(folder, names, advice=self._advice, path=path), captions=captions)
+        folder = self._pictures(path, images, names, card.download or split)
+        pictures = pictures_in(folder, names, advice=self._advice, path=path)
+        return Captioned(names, pictures, captions=captions, notes=self._left(path) if split == "train" else ())
 
-    def _pictures(self, path: Path, images: str, names: list[str]) -> Path:
+    def _left(self, path: Path) -> tuple[str, ...]:
+        """A note on images of splits that no one reads."""
+        if self.form.layout == "coco":
+            return ()
+        others = {name: len(listed) for name, listed in self._all.items() if name not in ("train", "val", "test")}
+        told = ", ".join(f"{count:,} of split {shown(name)}" for name, count in sorted(others.items()))
+        return (f"{path}: images are passed over: {told}; read are train, val and test",) if others else ()
+
+    def _pictures(self, path: Path, images: str, names: list[str], called: str) -> Path:
         """The folder of the pictures: the card's, or the first beside the file that has some of them."""
         first = self.root / images
         if not self.own and first.is_dir():
             return first
-        beside = [first, *(path.parent / place for place in BESIDE), *(path.parent.parent / b for b in BESIDE if b)]
+        own = [f"{inside}{called}{year}" for inside in ("", "images/") for year in ("2017", "2014", "")]
+        beside = [first, *(path.parent / place for place in (*BESIDE, *own))]
+        beside += [path.parent.parent / place for place in (*BESIDE, *own) if place]
         some = names[:: max(1, len(names) // 8)]
         return next((folder for folder in beside if folder.is_dir() and listing(folder, some)), first)
 

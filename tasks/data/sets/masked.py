@@ -154,6 +154,11 @@ class MaskedSet:
         form_of_it = '{"class_names": [...], "ignore_label": 255, "reduce_zero_label": false}'
         raise Missing("has no meta.json", path=self.folder, advice=f"it holds {form_of_it}; or say num_classes")
 
+    def holds_masks(self, split: str) -> bool:
+        """Has an own folder pictures and label maps of a split, by the names of its folders and files?"""
+        folders = self._own_folders(split)
+        return folders is not None and bool(self._listed(folders[1])[0])
+
     def _own_folders(self, split: str) -> tuple[str, str] | None:
         """Folders of pictures and masks of an own split: `images/SPLIT` or `SPLIT/images`, by their usual names."""
         there = self._folders

@@ -14,11 +14,11 @@ from tasks.contract import TaskError, Widths
 from tasks.data.boxes.columns import BoxLabels
 from tasks.data.splits import Boxed
 from tasks.detection.labels.evaluation_set import labelled_picture
-from tasks.detection.labels.mosaics import Tile, at_most, augmented, mosaic, padded
+from tasks.detection.labels.mosaics import INSTANCES, Tile, at_most, augmented, mosaic, padded
 from tasks.detection.labels.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
 from tasks.detection.labels.shares import SHARES, SIZES
 from tasks.text.prompts import template_set
-from tasks.text.towers import QUIRK, longest, tokenize
+from tasks.text.towers import CONTEXT, QUIRK, longest, tokenize
 
 
 class TrainingData(Dataset):
@@ -121,12 +121,15 @@ def _absent(labels: BoxLabels) -> list[list[int]]:
     return [[c for c in every if c not in own] for own in present]
 
 
-def collate_targets(targets: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+def collate_targets(targets: Sequence[dict[str, Tensor]], one_width: bool = False) -> dict[str, Any]:
     """Padded to the batch's largest: `tokens` [B, Q, L] (zeros), `boxes` [B, M, 4], `labels` [B, M, Q], and `present`
-    bool [B, M], which instances are real. `widths`: Q, M, L of each image. All are at least one wide."""
+    bool [B, M], which instances are real. `widths`: Q, M, L of each image. All are at least one wide.
+
+    With `one_width` they are as wide as any can be, and without `widths`: a compiler then sees one shape.
+    """
     fill = [(max(1, len(t["tokens"])), max(1, len(t["boxes"])), longest(t["tokens"])) for t in targets]
     widths, count = Widths(tuple(fill)), len(targets)
-    queries, instances, length = widths.largest()
+    queries, instances, length = (QUERIES, INSTANCES, CONTEXT) if one_width else widths.largest()
     out: dict[str, Any] = {
         "tokens": torch.zeros(count, queries, length, dtype=torch.int64),
         "boxes": torch.zeros(count, instances, 4),
@@ -137,4 +140,4 @@ def collate_targets(targets: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
         m, q = one["labels"].shape
         out["tokens"][i, :q], out["labels"][i, :m, :q] = one["tokens"][:, :length], one["labels"]
         out["boxes"][i, :m], out["present"][i, :m] = one["boxes"], True
-    return {**out, "widths": widths}
+    return out if one_width else {**out, "widths": widths}

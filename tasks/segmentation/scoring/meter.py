@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,14 @@ from tasks.segmentation.scoring.confusion import chance_iou, class_scores, score
 class SegmentationMeter:
     """Keeps `[3, C]` counts for each view and image id; an image that is seen twice counts once.
 
+    Args:
+        drives: the drive of each image of the split, int64 [N], where its images are frames.
+
     Example: `meter.update({"counts": counts}, batch, view, "val"); meter.merge(); meter.rows()`
     """
 
-    def __init__(self, classes: Sequence[str]):
-        self.classes = tuple(classes)
+    def __init__(self, classes: Sequence[str], drives: np.ndarray | None = None):
+        self.classes, self.drives = tuple(classes), drives
         self.counts: dict[View, dict[int, Tensor]] = {}
 
     def update(self, records: Mapping[str, Tensor], batch: Batch, view: View, part: str) -> None:
@@ -47,5 +51,6 @@ class SegmentationMeter:
             total = counts.sum(0)
             by_class = {f"IoU/{name}": value for name, value in class_scores(total, self.classes).items()}
             numbers = {**scores(total), "chance_mIoU": chance_iou(total), **by_class}
-            rows.append((view, numbers, {"ids": torch.tensor(ids), "counts": counts}))
+            drives = {} if self.drives is None else {"drive": torch.from_numpy(self.drives[ids])}
+            rows.append((view, numbers, {"ids": torch.tensor(ids), "counts": counts, **drives}))
         return rows
