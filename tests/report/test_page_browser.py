@@ -25,15 +25,17 @@ setTimeout(async () => {
   found.images = [...document.images].every(i => i.complete && i.naturalWidth);
   found.cues = [...document.querySelectorAll(".wide")].every(w =>
     w.nextElementSibling.hidden === w.scrollWidth <= w.clientWidth + 1);
+  const until = async met => { for (let i = 0; i < 60 && !met(); i += 1) await wait(); };
+  await until(() => find(".chart .canvas svg") && find(".losses .canvas svg"));
   const canvas = find(".chart .canvas"), ringed = () => document.querySelector("td.best").dataset.point;
   found.drawn = canvas.dataset.drawn; found.chartWidth = canvas.querySelector("svg").clientWidth;
   found.losses = find(".losses .canvas svg") !== null;
   find("#legend input[name=vit_nano_g8]").click();
-  await wait();
+  await until(() => canvas.dataset.drawn === "3");
   found.without = canvas.dataset.drawn;
   find("#legend button").click();
   find("#against input[value=macs]").click();
-  await wait();
+  await until(() => canvas.dataset.drawn === "6" && canvas.textContent.includes("GMACs an image"));
   found.again = canvas.dataset.drawn; found.axis = canvas.textContent.includes("GMACs an image");
   found.best = ringed();
   const limit = find("#limit");
@@ -61,7 +63,7 @@ def looked_at(path, dark: bool, width: int) -> dict:
     done = subprocess.run(
         [browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},9000",
          "--enable-logging=stderr",
-         f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=9000", "--dump-dom",
+         f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=60000", "--dump-dom",
          f"file://{path}"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip

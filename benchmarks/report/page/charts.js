@@ -85,6 +85,9 @@ class Chart {
   constructor(place, make, rows) {
     this.place = place; this.make = make; this.rows = rows; this.view = null; this.stale = true; this.inSight = false;
     new IntersectionObserver(seen => { this.inSight = seen.some(s => s.isIntersecting); this.draw(); }, {rootMargin: "300px"}).observe(place);
+    place.closest("details")?.addEventListener("toggle", event => { this.inSight = event.target.open; this.draw(); });
+    const box = place.getBoundingClientRect();
+    if (box.width && box.top < innerHeight) { this.inSight = true; queueMicrotask(() => this.draw()); }
     new ResizeObserver(() => { if (this.view && this.place.clientWidth !== this.width) this.renew(); }).observe(place);
   }
   async draw() {

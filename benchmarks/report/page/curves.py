@@ -34,6 +34,7 @@ def payload(answers: Sequence[Answer], told: Provenance, latencies: Latencies) -
 
     Example: `as_script(payload(answers, Provenance(rows), {}))`
     """
+    tables = [_table(one, told, latencies) for one in answers]
     kinds = {p.backbone: is_flexible(p.row) for one in answers for p in one.points}
     return {
         "backbones": [
@@ -41,7 +42,8 @@ def payload(answers: Sequence[Answer], told: Provenance, latencies: Latencies) -
         ],
         "settings": list(latencies),
         "environments": told.environments,
-        "tables": [_table(one, told, latencies) for one in answers],
+        "origins": told.origins,
+        "tables": tables,
     }
 
 

@@ -20,6 +20,8 @@ from benchmarks.report.tables import CAPTION, table_of
 from benchmarks.store import Store
 
 HERE = Path(__file__).parent
+LINES = 24  # of a table's answer in sight; more can be opened
+COMPARISONS = 60  # of a table that are on the page grid by grid; all are in verdicts.json
 
 
 def build_page(
@@ -70,7 +72,9 @@ def _part(one: Answer) -> dict[str, Any]:
         ])
         for backbone, train, *cells in table.lines
     ]  # fmt: skip
+    said, details = one.lines(), one.details()
     return {
-        "title": table.title, "answer": one.lines(), "details": one.details(), "columns": table.columns,
+        "title": table.title, "answer": said[:LINES], "more": said[LINES:], "details": details[:COMPARISONS],
+        "left_out": len(details[COMPARISONS:]), "columns": table.columns,
         "lines": lines, "published": beside(one.points), "spread": any("±" in c for *_, own in lines for c, _ in own),
     }  # fmt: skip

@@ -145,11 +145,13 @@ function told(table, point) {
   add("cost", point.gmacs == null ? "" : `${point.gmacs} GMACs an image`);
   data.settings.forEach((name, i) => add(name, point.ms[i] == null ? "" : `${point.ms[i]} ms`));
   Object.entries(table.asked).forEach(([name, value]) => add(name, value));
-  point.seeds.forEach(seed => {
-    add(`seed ${seed.seed}`, `${show(seed.value)}; row ${seed.row}; training ${seed.train || "-"}; weights ${seed.weights || "-"}; ${seed.finished}; revision ${seed.revision}`);
+  const origins = point.seeds.map(seed => data.origins[seed.origin]);
+  point.seeds.forEach((seed, i) => {
+    const [train, weights, finished, revision] = origins[i];
+    add(`seed ${seed.seed}`, `${show(seed.value)}; row ${seed.row}; training ${train || "-"}; weights ${weights || "-"}; ${finished}; revision ${revision}`);
   });
-  [...new Set(point.seeds.map(s => s.command))].forEach(text => add("command", "python " + text));
-  [...new Set(point.seeds.map(s => s.env))].forEach(i => add("environment", data.environments[i]));
+  [...new Set(origins.map(o => o[4]))].forEach(text => add("command", "python " + text));
+  [...new Set(origins.map(o => o[5]))].forEach(i => add("environment", data.environments[i]));
   return list;
 }
 document.addEventListener("click", event => {

@@ -16,12 +16,19 @@ from benchmarks.store import Row
 class Provenance:
     """What rows say of how they were made, each environment once.
 
-    Example: `Provenance(rows).seed(rows[0], 100.0)["env"]` is a place in `Provenance(rows).environments`
+    Example: `told.origins[told.seed(rows[0], 100.0)["origin"]]`
     """
 
     def __init__(self, rows: Sequence[Row]):
         self.environments = environments(rows)
         self._places = {text: i for i, text in enumerate(self.environments)}
+        self._origins: dict[tuple[str | int, ...], int] = {}
+
+    @property
+    def origins(self) -> list[tuple[str | int, ...]]:
+        """Training key, weights, when, revision, command and place of the environment, each combination once; those of
+        the rows that `seed` was asked for."""
+        return list(self._origins)
 
     def asked(self, points: Sequence[Point]) -> dict[str, str]:
         """Protocol, recipe, options and contents that all choices of a table share."""
@@ -33,15 +40,16 @@ class Provenance:
         return {k: v for k, v in {**shared, **data, **asked_of(row)}.items() if v not in ("", "None", "()", "{}")}
 
     def seed(self, row: Row, scale: float) -> dict[str, Any]:
-        """One row of a choice: value, keys, where and when."""
+        """One row of a choice: its value, its key, and the place of its origin."""
         env = row.env or {}
         value = row.metrics.get(row.metric or "")
+        origin = (
+            row.train_key or "", row.weights_hash or "", row.finished or "", str(env.get("revision") or "unknown"),
+            _short(str(env.get("command") or "-")), self._places.get(_environment(row), -1),
+        )  # fmt: skip
         return {
             "seed": row.seed or 0, "value": None if value is None else float(f"{scale * value:.6g}"),
-            "row": row.row_key, "train": row.train_key or "", "weights": row.weights_hash or "",
-            "finished": row.finished or "", "env": self._places.get(_environment(row), -1),
-            "revision": str(env.get("revision") or "unknown"), "command": _short(str(env.get("command") or "-")),
-            "rate": row.cost.get("images_per_second"),
+            "row": row.row_key, "origin": self._origins.setdefault(origin, len(self._origins)),
         }  # fmt: skip
 
 
