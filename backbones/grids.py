@@ -19,8 +19,15 @@ FILTERS = ("bilinear", "bicubic")
 
 
 def as_pair(size: Size) -> tuple[int, int]:
-    """`15 -> (15, 15)`; pairs pass. Raises ValueError for sizes below 1."""
-    pair = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    """`15 -> (15, 15)`; pairs pass. Raises ValueError for sizes below 1, and for what is neither."""
+    if isinstance(size, int):
+        pair = (size, size)
+    elif isinstance(size, tuple | list) and len(size) == 2 and not isinstance(size[0], str):
+        pair = (int(size[0]), int(size[1]))
+        if pair[0] != size[0] or pair[1] != size[1]:
+            raise ValueError(f"size {size!r} is not of whole numbers")
+    else:
+        raise ValueError(f"size {size!r} is neither a whole number nor a pair (height, width)")
     if min(pair) < 1:
         raise ValueError(f"size {size!r} must be at least 1 on each axis")
     return pair

@@ -25,6 +25,12 @@ class ExportedModel(nn.Module):
         self.run, self.metadata, self.path = run, metadata, path
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        size, floats = tuple(self.metadata["image_size"]), self.metadata["input"].startswith("normalised")
+        other = images.is_floating_point() != floats and not Path(self.path).is_dir()  # timm's takes both
+        if other or images.ndim != 4 or tuple(images.shape[-2:]) != size:
+            given = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            wanted = f"{'normalised floats' if floats else 'uint8'} [B, C, {size[0]}, {size[1]}]"
+            raise ValueError(f"{self.path} takes {wanted}, not {given}")
         return dict(zip(self.metadata["outputs"], self.run(images), strict=True))
 
 

@@ -45,6 +45,9 @@ def read_checkpoint(path: str | Path) -> Any:
         return read_tensors(file)
     if not file.is_file():
         raise WeightsError(f"no weights file {path}")
+    with file.open("rb") as content:
+        if content.read(9)[8:] == b"{":  # the length of a header, and JSON
+            raise WeightsError(f"{path} is a safetensors file; name it .safetensors")
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -109,6 +112,11 @@ def _opened(content: Any, where: str) -> tuple[str, dict[str, Tensor]]:
             break
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         inner = next((h for h in HOLDERS if isinstance(content.get(h), Mapping) and _has_tensors(content[h])), None)
+        if inner is None and not tensors:  # a name of the script's own
+            others = [
+                k for k, v in content.items() if isinstance(k, str) and isinstance(v, Mapping) and _has_tensors(v)
+            ]
+            inner = others[0] if len(others) == 1 else None
         if inner is None or any(key.endswith(KERNEL) for key in tensors):
             return name, tensors
         name, content = f"{name}.{inner}" if name else inner, content[inner]

@@ -30,6 +30,8 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
             raw = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{file} ({file.stat().st_size} bytes) is truncated or no .npz: {error}") from error
+    if strange := [key for key, value in raw.items() if not isinstance(value, np.ndarray)]:
+        raise WeightsError(f"{file} is a zip archive and no .npz: it holds {strange[0]!r}, no array")
     prefix = next((p for p in PREFIXES if any(k.startswith(p) for k in raw)), "")
     leaves = {k[len(prefix) :]: v for k, v in raw.items() if k.startswith(prefix)}
     if submodel:

@@ -26,7 +26,10 @@ def read_header(path: str | Path) -> dict[str, Any]:
     try:
         size = file.stat().st_size
         with file.open("rb") as content:
-            (length,) = struct.unpack("<Q", content.read(8))
+            start = content.read(8)
+            if start[:4] == b"PK\x03\x04":
+                raise ValueError("it is a zip archive, as torch.save writes; name it .pth")
+            (length,) = struct.unpack("<Q", start)
             if length > LARGEST_HEADER:
                 raise ValueError(f"a header of {length} bytes")
             header: dict[str, Any] = json.loads(content.read(length))

@@ -22,7 +22,9 @@ def listed(state: Mapping[str, Tensor], keys: list[str], most: int = 3) -> str:
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise WeightsError naming the keys whose values are NaN or infinite."""
+    """Raise WeightsError naming the keys whose values are NaN or infinite, or not there at all."""
+    if absent := [k for k, v in state.items() if v.is_meta or v.layout is not torch.strided]:
+        raise WeightsError(f"{where}: no plain values in {listed(state, absent)}: on the meta device, or sparse")
     broken = [k for k, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if broken:
         raise WeightsError(f"{where}: values that are not finite in {listed(state, broken)}")

@@ -61,8 +61,10 @@ def _build(
         raise WeightsError(f"timm has no weights for {name!r}; pass pretrained=False for random ones")
     try:
         trunk = timm.create_model(name, pretrained=pretrained, **keywords)
-    except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except (OSError, RuntimeError, ValueError, KeyError, AssertionError, TypeError, AttributeError) as error:
+        # torch tells the keys on the second line
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = " ".join(lines[:2])[:300]
         if not pretrained:
             raise ValueError(f"timm cannot make {name!r}: {reason}") from error
         local = name.startswith("local-dir:")

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -70,6 +72,7 @@ def _checkpoint(tmp_path, kind: str, state: dict):
             "epoch": np.float64(2.0), "callbacks": {}, "optimizer_states": [{"state": {}}],
         },
         "compiled.pt": {"model": {f"_orig_mod.{k}": v for k, v in state.items()}},
+        "own name.pth": {"network": {"state_dict": state}, "epoch": 3},
         "ours.pt": {"model": {f"backbone.trunk.{k}": v for k, v in state.items()}, "step": 4},
         "half.pth": {k: v.half() for k, v in state.items()},
     }[kind]  # fmt: skip
@@ -80,8 +83,8 @@ def _checkpoint(tmp_path, kind: str, state: dict):
 @pytest.mark.parametrize(
     "kind",
     [
-        "safetensors", "plain.pth", "timm.pth.tar", "averaged.pth", "parallel.bin", "lightning.ckpt", "compiled.pt",
-        "ours.pt", "half.pth",
+        "safetensors", "own name.pth", "plain.pth", "timm.pth.tar", "averaged.pth", "parallel.bin", "lightning.ckpt",
+        "compiled.pt", "ours.pt", "half.pth",
     ],
 )  # fmt: skip
 def test_every_container_gives_the_same_encoder(tmp_path, capsys, kind: str) -> None:
@@ -220,6 +223,61 @@ def test_files_that_are_no_checkpoints_or_would_run_code(tmp_path, capsys) -> No
         assert "\n" not in str(error.value) and name in str(error.value)
     with pytest.raises(WeightsError, match="no weights file nope.pth"):
         build_backbone("nope.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch.safetensors", "zip archive, as torch.save writes; name it .pth"),
+        ("safetensors.pth", "is a safetensors file; name it .safetensors"),
+        ("torch.npz", "zip archive and no .npz"),
+        ("zip.pth", "no checkpoint of torch"),
+        ("half.safetensors", "is truncated: its header tells"),
+        ("sparse.pth", r"no plain values in 'norm.bias' \(64\)"),
+        ("meta.pth", "no plain values in 'cls_token'"),
+        ("pickle.pth", "would run code"),
+        ("module.pth", "holds timm.models.vision_transformer.VisionTransformer, which would run code"),
+    ],
+)
+def test_files_that_are_another_thing_than_their_name(tmp_path, capsys, name: str, message: str) -> None:
+    path, model = tmp_path / name, trunk()
+    state = model.state_dict()
+    if name in ("safetensors.pth", "half.safetensors"):
+        save_file(state, path)
+        path.write_bytes(path.read_bytes()[: None if name == "safetensors.pth" else 90000])
+    elif name == "zip.pth":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", "no tensors")
+    elif name == "pickle.pth":
+        path.write_bytes(pickle.dumps({"state_dict": Evil()}))
+    else:
+        content = {
+            "sparse.pth": {**state, "norm.bias": state["norm.bias"].to_sparse()},
+            "meta.pth": {k: v.to("meta") for k, v in state.items()},
+            "module.pth": model,
+        }.get(name, state)  # fmt: skip
+        torch.save(content, path)
+    with pytest.raises(WeightsError, match=message) as error:
+        build_backbone(str(path))
+    assert "\n" not in str(error.value) and name in str(error.value)
+    assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[]", "timm cannot get the weights"),
+        ("{}", "architecture"),
+        ('{"architecture": "nope"}', "Unknown model"),
+        ('{"architecture": "vit_tiny_patch16_224"}', "Missing key.* in state_dict: .*cls_token"),
+    ],
+)
+def test_a_local_folder_that_is_not_as_timm_has_it(tmp_path, config: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=message) as error:
+        build_backbone(f"timm:local-dir:{tmp_path}")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

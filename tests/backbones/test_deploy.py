@@ -141,6 +141,10 @@ def test_a_plain_backbone_is_deployed_as_it_is(tmp_path) -> None:
     ("options", "message"),
     [
         ({"grid": 7}, "grid 7 does not divide"),
+        ({"grid": 8.5}, "neither a whole number nor a pair"),
+        ({"grid": "8"}, "neither a whole number nor a pair"),
+        ({"grid": (8.5, 8)}, "not of whole numbers"),
+        ({"grid": (8, 7)}, "7 does not divide"),
         ({"grid": 8, "outputs": ["logit"]}, "no output 'logit'; there are: logits"),
         ({"grid": 8, "resize": "norm"}, "needs backbone.calibrate"),
         ({"grid": 8, "resize": "nearest"}, "no resize method"),
@@ -152,6 +156,16 @@ def test_what_cannot_be_deployed_is_one_line(nano, options: dict, message: str) 
         deploy(nano, **options)
     assert "\n" not in str(error.value)
     assert not nano.training
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_images_that_a_file_does_not_take_are_one_line(nano, tmp_path, form: str) -> None:
+    opened = open_exported(export_model(deploy(nano, (5, 12)), tmp_path / f"m{ENDINGS[form]}", form))
+    for wrong in (IMAGES[0], IMAGES[..., :96], IMAGES.float()):
+        with pytest.raises(ValueError, match=r"takes uint8 \[B, C, 120, 120\], not") as error:
+            opened(wrong)
+        assert "\n" not in str(error.value)
 
 
 def test_files_that_are_no_exported_models(tmp_path, nano) -> None:
