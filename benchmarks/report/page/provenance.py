@@ -55,12 +55,13 @@ class Provenance:
 
 def commands(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """What made the rows, with the revision and the cells of each command."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         env = row.get("env") or {}
         key = (_short(env.get("command") or "-"), env.get("revision") or "unknown")
-        found.setdefault(key, {})[str(row.get("label") or row["backbone"])] = None
-    return [{"text": text, "revision": revision, "cells": list(own)} for (text, revision), own in found.items()]
+        label = str(row.get("label") or row["backbone"])
+        cells.setdefault(key, {})[str(row.get("cell_key") or label)] = label  # labels leave options out
+    return [{"text": text, "revision": rev, "cells": list(own.values())} for (text, rev), own in cells.items()]
 
 
 def environments(rows: Sequence[Row]) -> list[str]:
@@ -71,7 +72,10 @@ def environments(rows: Sequence[Row]) -> list[str]:
 def _environment(row: Row) -> str:
     env = row.get("env") or {}
     versions = ", ".join(f"{k} {v}" for k, v in (env.get("versions") or {}).items())
-    text = f"{env.get('device_name')}, {env.get('cpus')} CPUs, {env.get('threads')} threads; {row.get('device')}, "
+    cpus, threads = (
+        f"{env.get(n)} {w}{'' if env.get(n) == 1 else 's'}" for n, w in (("cpus", "CPU"), ("threads", "thread"))
+    )
+    text = f"{env.get('device_name')}, {cpus}, {threads}; {row.get('device')}, "
     return text + f"{row.get('precision')}; {versions}; {env.get('system')}"
 
 
