@@ -98,15 +98,23 @@ def _grid(value: int | str | list[int] | Grid) -> Grid:
 class _AtGrids:
     """A loop that runs once for each grid; its metrics are called `grid8x8/mIoU`."""
 
-    def at_grids(self, grids: list[Grid], run: Any) -> dict[str, float]:
-        backbone, metrics = _backbone(self.runner), {}  # type: ignore[attr-defined]
+    def at_grids(self, grids: list[Grid], run: Any, stage: str) -> dict[str, float]:
+        """Hooks see one `stage`, test or val, with the metrics of all grids, whose names `save_best` may take."""
+        runner: Any = self.runner  # type: ignore[attr-defined]
+        backbone, metrics, call = _backbone(runner), {}, runner.call_hook
+        call(f"before_{stage}")
+        call(f"before_{stage}_epoch")
         own = backbone.grid
+        runner.call_hook = lambda name, **more: call(name, **more) if name.endswith("_iter") else None
         try:
             for grid in grids:
                 backbone.grid = grid
                 metrics |= {f"grid{grid[0]}x{grid[1]}/{name}": value for name, value in run().items()}
         finally:
             backbone.grid = own
+            del runner.call_hook
+        call(f"after_{stage}_epoch", metrics=metrics)
+        call(f"after_{stage}")
         return metrics
 
 
@@ -119,7 +127,7 @@ class GridTestLoop(_AtGrids, TestLoop):
         self.grids = [_grid(g) for g in grids]
 
     def run(self) -> dict[str, float]:
-        return self.at_grids(self.grids, super().run)
+        return self.at_grids(self.grids, super().run, "test")
 
 
 @LOOPS.register_module()
@@ -131,7 +139,7 @@ class GridValLoop(_AtGrids, ValLoop):
         self.grids = [_grid(g) for g in grids]
 
     def run(self) -> dict[str, float]:
-        return self.at_grids(self.grids, super().run)
+        return self.at_grids(self.grids, super().run, "val")
 
 
 def _statistic(owner: Any, name: str) -> Any:

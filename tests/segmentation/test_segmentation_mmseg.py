@@ -237,6 +237,8 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     metrics = runner.test()
     assert set(seen[2:]) == {(4, 4), (6, 8)} and {"grid4x4/mIoU", "grid6x8/mIoU"} <= set(metrics)
     assert runner.model.backbone.grid == 6
+    told = "".join(path.read_text() for path in (folder / "work").glob("*/*.json"))
+    assert "grid4x4/mIoU" in told and "grid6x8/mIoU" in told
     # as tools/test.py does: another runner, and the checkpoint that mmengine wrote, its log of losses included
     saved = folder / "work" / "iter_2.pth"
     again = Runner.from_cfg(Config({**whole, "load_from": str(saved), "experiment_name": "again"}))
@@ -247,6 +249,29 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     more = Runner.from_cfg(Config({**whole, "load_from": str(saved), "resume": True, "experiment_name": "more"}))
     more.train()
     assert more.iter == 3
+
+
+def test_validation_while_grids_change_is_at_its_own_grids(folder):
+    """A schedule puts the backbone's grid back before validation, not in its midst; the best is kept by one grid."""
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    whole = config(folder, grid=6)
+    seen: list = []
+    loader = {**whole["train_dataloader"], "sampler": {"type": "DefaultSampler", "shuffle": False}}
+    best = {"type": "CheckpointHook", "by_epoch": False, "interval": 2, "save_best": "grid8x8/mIoU"}
+    whole |= {
+        "custom_hooks": [{"type": "GridScheduleHook", "schedule": "curriculum:4,8"}],
+        "default_hooks": {"checkpoint": best},
+        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": 2, "val_interval": 2},
+        "val_dataloader": loader, "val_evaluator": {"type": "IoUMetric"},
+        "val_cfg": {"type": "GridValLoop", "grids": [3, 8]},
+    }  # fmt: skip
+    runner = Runner.from_cfg(Config(whole))
+    runner.model.backbone.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    runner.train()
+    assert seen == [(4, 4), (8, 8), (3, 3), (3, 3), (8, 8), (8, 8)]
+    assert list((folder / "work").glob("best_*"))
 
 
 class Evil:
