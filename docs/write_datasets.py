@@ -8,6 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.prepare.check import TASKS
+from tasks import build_task
 from tasks.data.cards import KINDS, Form, SetCard, known_cards
 
 PAGE = Path(__file__).parent / "datasets.md"
@@ -25,7 +27,9 @@ Written by `docs/write_datasets.py` out of the cards in `tasks/data/sets/cards/`
 Paths are relative to the data root (`--data-root`, or `FLEXIVIT_DATA`). `run_all.py check data NAME` compares a set
 with the sizes below, looks at every picture and label, and says what is missing and where it is to be had; `plan` and
 `run` do the same before anything is trained. *Held out* is `minival`: the share of train whose names have the smallest
-SHA-256, whatever the seed. [Add a data set](add-a-dataset.md) shows how a set of your own is read.
+SHA-256, whatever the seed. *Protocol* is what rows of the set say by default, with the metric that is reported first;
+recipes, constants and sources are in [protocols](protocols.md). [Add a data set](add-a-dataset.md) shows how a set of
+your own is read.
 """
 
 
@@ -38,16 +42,22 @@ def _section(kind: str) -> Iterator[str]:
     yield f"## {TITLES[kind]}\n"
     if kind == "boxes":
         yield "Sets of the layout `coco` are scored by COCO's rules, those of `lvis` by LVIS'.\n"
-    yield "| set | what | pictures a split | held out | layout | read from | where to get it | licence |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| set | what | protocol | pictures a split | held out | layout | read from | where to get it | licence |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for card in known_cards().values():
         form = getattr(card, kind)
         if form is not None:
-            yield f"| {' | '.join(map(_cell, _columns(card, form)))} |"
+            yield f"| {' | '.join(map(_cell, _columns(card, form, _protocol(kind, card.name))))} |"
     yield ""
 
 
-def _columns(card: SetCard, form: Form) -> list[str]:
+def _protocol(kind: str, name: str) -> str:
+    """What rows of the set say by default, and the metric that is reported first."""
+    card = build_task(TASKS[kind], ".", {"data": name}).card
+    return f"`{card.protocol}`: {card.metric.name}"
+
+
+def _columns(card: SetCard, form: Form, protocol: str) -> list[str]:
     classes = f"{form.class_count or len(form.classes):,} classes" if form.class_count or form.classes else ""
     what = "; ".join(part for part in (card.title, classes, card.citation) if part)
     sizes = ", ".join(
@@ -61,7 +71,7 @@ def _columns(card: SetCard, form: Form) -> list[str]:
         held = "its val"
     sources = [card.source, *(f"{name}: {split.source}" for name, split in form.splits.items() if split.source)]
     read = "; ".join(form.accepts) or ("drawn on first use" if card.drawn else f"`{form.files}`")
-    return [f"`{card.name}`", what, sizes, held, form.layout, read, "; ".join(sources), card.licence]
+    return [f"`{card.name}`", what, protocol, sizes, held, form.layout, read, "; ".join(sources), card.licence]
 
 
 def _cell(text: str) -> str:

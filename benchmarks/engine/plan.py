@@ -125,8 +125,13 @@ def plan(
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
             side, passes = task.card.image_size, [g for v in cell.views for g in task.passes(v)]
-            cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
-            entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
+            try:
+                cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
+            except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
+                entry.missing = missing or [f"backbone {cell.backbone}: {error}"]
+                entry.state = "blocked"
+            else:
+                entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
         planned.append(entry)
     return planned
 

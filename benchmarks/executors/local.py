@@ -62,7 +62,7 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
     from benchmarks.engine.runner import Runner
     from benchmarks.engine.running.interrupts import stopping
     from benchmarks.engine.running.lines import Lines, is_helper, to_parent, write_line
-    from benchmarks.engine.running.processes import end_group
+    from benchmarks.engine.running.processes import end_group, end_process
     from benchmarks.executors.screen import Screen
     from benchmarks.store import Store
     from tasks.data.checks.progress import progress_shown
@@ -102,10 +102,7 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
     if os.environ.get("RANK", "0") == "0" and not is_helper():  # of a process group, one speaks
         print("\n".join([*summary.lines(), f"rows: {store.path}"]))
     if "RANK" in os.environ:
-        # threads of the group's backend may outlive it, and an interpreter that is taken down under them aborts
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(summary.status)
+        end_process(summary.status)
     return summary.status
 
 

@@ -7,6 +7,7 @@ is queued again and goes on from the last training checkpoint. Accounting (`sacc
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import io
@@ -83,7 +84,7 @@ class CellsJob:
         """
         from benchmarks.engine.runner import Runner
         from benchmarks.engine.running.lines import Lines, write_line
-        from benchmarks.engine.running.processes import end_group
+        from benchmarks.engine.running.processes import end_group, end_process
 
         # else the error of a process that decodes and dies of the signal would become a failed row
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -104,6 +105,8 @@ class CellsJob:
             print("stopped; queued again, or by the same command, it goes on from here", flush=True)
             raise SystemExit(130) from None
         print("\n".join(summary.lines()), flush=True)
+        if job.num_tasks > 1 and self.together:
+            atexit.register(end_process)  # once submitit has written the status
         return summary.status
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:

@@ -121,12 +121,16 @@ class Hidden:
         return Hidden, (self._options, self._names, self._where, self._mend)
 
 
-@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """What may stand in each field of a class; looked up once, as suites of thousands of cells ask for it.
 
     Example: `field_types(Recipe)["steps"]` is int
     """
+    return _field_types(cls)
+
+
+@functools.cache
+def _field_types(cls: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls)
     except NameError:  # a type that its module imports for type checkers only

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tasks.data.errors import Missing, Wrong
 
@@ -273,7 +273,7 @@ def _opened(content: bytes, where: Where) -> Image.Image:
         raise
     except Exception as error:
         # the text of Pillow's error is the address of a buffer
-        why = _stranger(content) if "cannot identify" in str(error) else str(error)
+        why = _stranger(content) if isinstance(error, UnidentifiedImageError) else str(error)
         raise Wrong(f"cannot be decoded: {why}", **where) from error
     width, height = image.size
     if width * height > MAX_PIXELS:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from data_tools import picture
-from hypothesis import given, settings
+from fuzz_tools import fuzzed
 from hypothesis import strategies as st
 
 from benchmarks.prepare.check import check_sets
@@ -99,8 +99,7 @@ def test_what_is_no_card_is_one_line(tmp_path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@given(at=st.integers(0, 400), noise=st.binary(max_size=5), gone=st.integers(0, 5))
-@settings(max_examples=500, deadline=None)
+@fuzzed(60, 3000, at=st.integers(0, 400), noise=st.binary(max_size=5), gone=st.integers(0, 5))
 def test_a_damaged_card_is_read_or_named(tmp_path_factory, at: int, noise: bytes, gone: int) -> None:
     content = bytearray((CARDS / "coco2017.yaml").read_bytes())
     content[at : at + gone] = noise

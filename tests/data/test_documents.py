@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzz_tools import fuzzed
 from hypothesis import strategies as st
 
 from tasks.data import documents
@@ -44,8 +44,7 @@ def same(one: object, other: object) -> bool:
     return repr(one) == repr(other)  # NaN is not equal to itself
 
 
-@given(value=st.lists(JSON) | st.dictionaries(st.text(max_size=4), JSON), block=st.integers(1, 9))
-@settings(max_examples=300, deadline=None)
+@fuzzed(60, 3000, value=st.lists(JSON) | st.dictionaries(st.text(max_size=4), JSON), block=st.integers(1, 9))
 def test_the_stream_gives_what_json_gives(tmp_path_factory, value: object, block: int) -> None:
     path = written(tmp_path_factory.getbasetemp(), json.dumps(value, indent=block % 3 or None))
     before = documents.BLOCK, documents.CHUNK
@@ -57,8 +56,7 @@ def test_the_stream_gives_what_json_gives(tmp_path_factory, value: object, block
     assert same(read_json(path), value)
 
 
-@given(data=st.data(), block=st.integers(1, 9))
-@settings(max_examples=600, deadline=None)
+@fuzzed(60, 3000, data=st.data(), block=st.integers(1, 9))
 def test_the_stream_refuses_what_json_refuses(tmp_path_factory, data, block: int) -> None:
     whole = '[{"a": [1, -2.5e3, NaN], "b": "x\\u00e9y"}, [], {}, null, true, "z"]'
     text = data.draw(st.sampled_from([whole, f'{{"images": {whole}, "info": {{"year": 1}}, "annotations": []}}']))
@@ -124,8 +122,7 @@ def test_polygons_are_dropped_as_they_are_read(tmp_path) -> None:
     assert (key, first, values) == ("", 0, [{"id": i} for i in range(5)])
 
 
-@given(value=JSON)
-@settings(max_examples=300, deadline=None)
+@fuzzed(60, 3000, value=JSON)
 def test_columns_hold_what_is_allowed_or_name_it(value: object) -> None:
     """Whatever stands in a field: a column of the promised type, or one line with file, place and field."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzz_tools import fuzzed
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,7 +20,6 @@ from tasks.data.readers.classes import read_class_table
 from tasks.data.readers.meanings import read_meaning
 from tasks.data.readers.tables import open_parquet
 
-MANY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 ODD = [None, True, -1, 0, 1.5, float("nan"), float("inf"), 2**63, 10**400, "", "1", "\ud800", "a\0b", [], [1], {}, [[]]]
 
 LVIS = {
@@ -77,8 +76,7 @@ def outcome(read, path: Path) -> object:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-@given(seed=st.integers(0, 2**32), times=st.integers(1, 3))
-@MANY
+@fuzzed(60, 4000, seed=st.integers(0, 2**32), times=st.integers(1, 3))
 def test_damaged_values(tmp_path_factory, name: str, seed: int, times: int) -> None:
     whole, read = DOCUMENTS[name]
     chance, path = random.Random(seed), tmp_path_factory.getbasetemp() / f"{name}.json"
@@ -105,8 +103,7 @@ def assert_boxes_are_what_the_schema_allows(found, value) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-@given(at=st.integers(0, 2000), gone=st.integers(0, 6), noise=st.binary(max_size=4))
-@settings(max_examples=250, deadline=None)
+@fuzzed(40, 2000, at=st.integers(0, 2000), gone=st.integers(0, 6), noise=st.binary(max_size=4))
 def test_damaged_bytes(tmp_path_factory, name: str, at: int, gone: int, noise: bytes) -> None:
     whole, read = DOCUMENTS[name]
     content = bytearray(json.dumps(whole).encode())
@@ -125,9 +122,8 @@ LINES = {
 
 
 @pytest.mark.parametrize("name", LINES)
-@given(at=st.integers(0, 100), gone=st.integers(0, 5), noise=st.binary(max_size=3) | st.sampled_from(
+@fuzzed(40, 2000, at=st.integers(0, 100), gone=st.integers(0, 5), noise=st.binary(max_size=3) | st.sampled_from(
     [b"\n", b"\t", b",", b'"', b"|", b"#", b"\r\n", b"\xef\xbb\xbf"]))  # fmt: skip
-@settings(max_examples=250, deadline=None)
 def test_damaged_caption_files(tmp_path_factory, name: str, at: int, gone: int, noise: bytes) -> None:
     content = bytearray(LINES[name])
     at %= len(content)
@@ -151,8 +147,7 @@ NUMBERS = st.one_of(st.integers(-2, 5), st.none(), st.floats(), st.booleans())
 COLUMNS = st.lists(NUMBERS, min_size=1, max_size=5) | st.lists(st.text(max_size=3), min_size=1, max_size=5)
 
 
-@given(labels=COLUMNS, classes=st.sampled_from([None, ("a", "b", "c")]))
-@settings(max_examples=200, deadline=None)
+@fuzzed(50, 2000, labels=COLUMNS, classes=st.sampled_from([None, ("a", "b", "c")]))
 def test_labels_of_tables(tmp_path_factory, labels: list, classes) -> None:
     path = tmp_path_factory.getbasetemp() / "labels.parquet"
     try:
@@ -168,8 +163,7 @@ def test_labels_of_tables(tmp_path_factory, labels: list, classes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["classes", "captions"])
-@given(at=st.integers(0, 4000), gone=st.integers(0, 40), noise=st.binary(max_size=8), cut=st.booleans())
-@settings(max_examples=250, deadline=None)
+@fuzzed(50, 2000, at=st.integers(0, 4000), gone=st.integers(0, 40), noise=st.binary(max_size=8), cut=st.booleans())
 def test_damaged_parquet(tmp_path_factory, kind: str, at: int, gone: int, noise: bytes, cut: bool) -> None:
     folder = tmp_path_factory.getbasetemp()
     whole = folder / f"whole_{kind}.parquet"

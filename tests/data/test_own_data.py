@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_tools import picture, sized
-from own_data_tools import folders, saved, table
+from data_tools import folders, picture, saved, sized, table
 
 from tasks import build_task
 from tasks.data.checks import fingerprints

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzz_tools import fuzzed
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -140,8 +140,7 @@ def test_label_maps_of_tiff_are_stored_pixels_too() -> None:
     assert np.array_equal(np.array(read_picture(encoded(Image.fromarray(labels), "TIFF", exif=exif))), labels)
 
 
-@given(at=st.integers(0, 2000), noise=st.binary(min_size=1, max_size=6), upright=st.booleans())
-@settings(max_examples=400, deadline=None)
+@fuzzed(60, 3000, at=st.integers(0, 2000), noise=st.binary(min_size=1, max_size=6), upright=st.booleans())
 def test_damaged_metadata_and_pixels_are_one_line(at: int, noise: bytes, upright: bool) -> None:
     exif = Image.Exif()
     exif[pictures.ORIENTATION] = 6

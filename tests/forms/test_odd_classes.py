@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_tools import picture
-from own_data_tools import folders
+from data_tools import folders, picture
 from PIL import Image
 
 from benchmarks.prepare.check import Checked, check_sets

@@ -12,7 +12,9 @@ import pytest
 from data_tools import picture
 from PIL import Image
 
+from benchmarks.engine.plan import missing_of
 from benchmarks.prepare.check import Checked, check_sets
+from tasks import build_task
 from tasks.contract import TaskError
 
 
@@ -76,6 +78,29 @@ def test_masks_that_lost_their_values_or_their_pictures(tmp_path) -> None:
     assert f"has no label map of {tmp_path}/b/own/images/train/0.jpg; nearest: " in problem and "option" not in problem
     (own / "meta.json").write_text(json.dumps({"class_names": ["a", "b"], "ignore_lable": 3}))
     assert "meta.json: 'ignore_lable' is no field of it; nearest: ignore_label" in look(tmp_path).problems[0]
+
+
+def test_fields_that_others_add_to_meta_json_are_passed_over(tmp_path) -> None:
+    meta = {"class_names": ["a", "b"], "class_names_ja": ["x", "y"], "num_classes": 2, "name": "own", "train": 3}
+    (masked(tmp_path) / "meta.json").write_text(json.dumps(meta))
+    assert look(tmp_path).state == "ok"
+
+
+def test_a_known_set_of_which_a_part_is_there_is_wrong_before_a_run(tmp_path) -> None:
+    """Twelve pictures of the 2,000 of ADE20k's validation were scored as if they were all."""
+    root = tmp_path / "ade" / "ADEChallengeData2016"
+    for split in ("training", "validation"):
+        for i in range(12):
+            picture(root / "images" / split / f"ADE_val_{i:08d}.jpg", i)
+            place = root / "annotations" / split / f"ADE_val_{i:08d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((6, 8), i, np.uint8)).save(place)
+    found = look(tmp_path, "ade20k")
+    assert found.state == "wrong" and "split 'validation'" not in found.problems[0]
+    assert f"{root}: split 'train' of ade20k has 12 images, it must have 20,210" in found.problems[0]
+    assert "split 'val' of ade20k has 12 images, it must have 2,000" in found.problems[1]
+    blocked = missing_of(build_task("segmentation", tmp_path, {"data": "ade20k"}), ("val",))
+    assert any("it must have 2,000" in line for line in blocked)
 
 
 def test_the_nearest_form_of_labels_is_told(tmp_path) -> None:

@@ -14,7 +14,7 @@ from flexivit_toy import Quarters, Toy
 from tiny_backbone import tiny
 
 from backbones.grids import GridSchedule
-from benchmarks.engine.running.processes import failing_together
+from benchmarks.engine.running.processes import end_group, end_process, failing_together
 from benchmarks.engine.sweep import sweep
 from benchmarks.engine.training.loop import StepBatches, _within_memory, finetune
 from tasks.contract import Batch, Recipe, TaskError
@@ -73,7 +73,8 @@ def process(rank: int, folder: Path, threads: int) -> None:
         found["training"], found["steps"] = str(error), steps
     found["ranks"] = gathered(rank)  # the group still works after an error
     torch.save(found, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    end_group()
+    end_process()
 
 
 def test_shares_make_the_whole_and_fail_as_a_whole(tmp_path) -> None:

@@ -13,7 +13,7 @@ import warnings
 import label_fuzz
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzz_tools import fuzzed
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,7 +23,6 @@ from tasks.detection.scoring.files import score_detections
 from tasks.retrieval.scoring import score_embeddings
 from tasks.segmentation.scoring.folders import score_segmentation
 
-many = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 12), st.integers(-(10**40), 10**40), st.text(max_size=5),
     st.floats(allow_nan=True, allow_infinity=True), st.sampled_from([[], {}, [1], {"id": 1}, "1", 1.0, 0.0, -0.0]),
@@ -177,16 +176,14 @@ def made(request):
     return data, label_fuzz.detections(21, data)[:5]
 
 
-@many
-@given(draw=st.data())
+@fuzzed(60, 2000, draw=st.data())
 def test_labels_with_wrong_values(made, draw):
     data = damaged(made[0], draw.draw)
     found = outcome(score_detections, [], data) if isinstance(data, dict) else None
     assert (found is not None) == allowed_labels(data), data
 
 
-@many
-@given(draw=st.data())
+@fuzzed(60, 2000, draw=st.data())
 def test_results_with_wrong_values(made, draw):
     found = damaged(made[1], draw.draw)
     if isinstance(found, list):
@@ -205,8 +202,7 @@ def read(path):
         return json.loads(path.read_bytes().decode(), object_pairs_hook=once)
 
 
-@many
-@given(draw=st.data())
+@fuzzed(60, 2000, draw=st.data())
 def test_torn_labels_and_results(made, tmp_path_factory, draw):
     folder = tmp_path_factory.mktemp("torn")
     files = [folder / "results.json", folder / "labels.json"]
@@ -235,8 +231,7 @@ def allowed_pairs(value):
     return kinds and set(value) == {0, 1, 2}
 
 
-@many
-@given(draw=st.data())
+@fuzzed(60, 2000, draw=st.data())
 def test_torn_embeddings_and_pairs(vectors, draw):
     names = ["image.npy", "text.npy", "pairs.json"]
     which = draw.draw(st.sampled_from(names))
@@ -251,8 +246,7 @@ def test_torn_embeddings_and_pairs(vectors, draw):
             assert np.load(spoiled).shape == np.load(vectors / which).shape
 
 
-@many
-@given(draw=st.data())
+@fuzzed(60, 2000, draw=st.data())
 def test_torn_records(tmp_path_factory, draw):
     folder, sink = tmp_path_factory.mktemp("records"), io.BytesIO()
     rng = np.random.default_rng(0)
@@ -265,8 +259,7 @@ def test_torn_records(tmp_path_factory, draw):
             assert all(np.array_equal(file[name], values) for name, values in arrays.items())
 
 
-@settings(many, max_examples=150)  # each writes two pictures
-@given(draw=st.data())
+@fuzzed(30, 1000, draw=st.data())  # each writes two pictures
 def test_torn_masks(tmp_path_factory, draw):
     folder = tmp_path_factory.mktemp("masks")
     values = np.random.default_rng(0).integers(0, 4, (9, 7)).astype(np.uint8)

@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from tasks.classification.prediction_files import score_classification
-from tasks.classification.scoring import neighbour_votes
+from tasks.classification.scoring import few_per_class, least_squares, neighbour_votes
 from tasks.detection.boxes import box_bias
 from tasks.detection.model.losses import detection_losses
 from tasks.detection.scoring.files import score_detections
@@ -102,6 +102,33 @@ def test_recall_is_that_of_big_vision(images, texts):
     expected = by_distance(-image @ text.T, owner)
     assert {k: found[k] for k in expected} == pytest.approx(expected)
     assert 0.05 < expected["t2i_R@1"] < 0.95
+
+
+def by_eigenvalues(known, labels, asked, classes):
+    """Least squares over the eigenvalues of x'x or xx' (big_vision, evaluators/fewshot_lsr.py)."""
+    mean, deviation = known.mean(0, keepdims=True), known.std(0, keepdims=True) + 1e-5
+    x, z = (np.pad((v - mean) / deviation, ((0, 0), (0, 1)), constant_values=100.0) for v in (known, asked))
+    y = 2.0 * np.eye(classes)[labels] - 1.0
+    tall = len(x) >= x.shape[1]
+    values, vectors = np.linalg.eigh(x.T @ x if tall else x @ x.T)
+    left, right = (vectors, vectors.T @ (x.T @ y)) if tall else (x.T @ vectors, vectors.T @ y)
+    return z @ ((left * (1.0 / (values + 2.0**10))) @ right)
+
+
+@pytest.mark.parametrize("shots", [1, 5, 10])
+def test_few_shot_is_that_of_big_vision(shots):
+    rng = np.random.default_rng(shots)
+    centres, labels = rng.normal(size=(7, 40)), rng.permutation(np.arange(140) % 7)
+    features = centres[labels] + 2 * rng.normal(size=(140, 40))
+    queries = centres[np.arange(210) % 7] + 2 * rng.normal(size=(210, 40))
+    # as the official evaluator draws: one generator, class after class
+    drawn = np.random.default_rng(3)
+    chosen = np.concatenate([drawn.permutation(np.where(labels == c)[0])[:shots] for c in range(7)])
+    assert chosen.tolist() == few_per_class(labels, 7, shots, seed=3).tolist()
+    expected = by_eigenvalues(features[chosen], labels[chosen], queries, 7)
+    found = least_squares(*(torch.from_numpy(v) for v in (features[chosen], labels[chosen], queries)), 7)
+    assert found[:, 0].tolist() == expected.argmax(1).tolist()
+    assert 0.2 < (expected.argmax(1) == np.arange(210) % 7).mean() < 0.98
 
 
 @pytest.mark.parametrize("neighbours", [1, 10, 20, 50])

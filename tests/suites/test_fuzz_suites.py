@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from fuzz_tools import fuzzed
 from hypothesis import strategies as st
 
 from backbones.grids import parse_schedule
@@ -103,33 +103,13 @@ BYTES = {
 }  # fmt: skip
 
 
-def many(count: int) -> settings:
-    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@given(**SEEDS)
-@many(80)
+@fuzzed(60, 3000, **SEEDS)
 def test_damaged_values(tmp_path_factory, seed: int, times: int) -> None:
     values(tmp_path_factory.getbasetemp(), seed, times)
 
 
-@given(**BYTES)
-@many(80)
+@fuzzed(60, 3000, **BYTES)
 def test_damaged_text(tmp_path_factory, at: int, gone: int, noise: bytes) -> None:
-    content(tmp_path_factory.getbasetemp(), at, gone, noise)
-
-
-@pytest.mark.slow
-@given(**SEEDS)
-@many(3000)
-def test_thousands_of_damaged_values(tmp_path_factory, seed: int, times: int) -> None:
-    values(tmp_path_factory.getbasetemp(), seed, times)
-
-
-@pytest.mark.slow
-@given(**BYTES)
-@many(3000)
-def test_thousands_of_damaged_texts(tmp_path_factory, at: int, gone: int, noise: bytes) -> None:
     content(tmp_path_factory.getbasetemp(), at, gone, noise)
 
 

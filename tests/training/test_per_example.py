@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmarks.engine.running.processes import end_group, end_process
 from benchmarks.engine.training.loop import TaskStep
 from benchmarks.engine.training.per_example import clipping, layers
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
@@ -278,7 +279,8 @@ def share(rank: int, folder: Any, threads: int) -> None:
         found[together] = values, [p.grad.clone() for p in parameters]
         model.zero_grad()
     torch.save({"found": found, "exchanges": exchanges}, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    end_group()
+    end_process()
 
 
 def test_processes_share_one_exchange(tmp_path: Any) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from backbones import build_backbone
 from backbones.grids import GridSchedule
 from benchmarks.engine.conformance.trying import require
-from benchmarks.engine.running.processes import end_group
+from benchmarks.engine.running.processes import end_group, end_process
 from benchmarks.engine.training.loop import finetune
 from tasks.contract import Batch, Recipe, Task
 
@@ -107,4 +107,4 @@ def _process(rank: int, folder: str, about: tuple[Any, ...]) -> None:
     _, losses = _train(task, backbone, grids)
     torch.save(losses, Path(folder) / f"{rank}.pt")
     end_group()
-    os._exit(0)  # the interpreter's end may abort in threads of the process group, and all is written
+    end_process()

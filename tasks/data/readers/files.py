@@ -139,7 +139,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[tuple[st
 
 def check_spelling(name: str, folder: Path) -> None:
     """Raises: Wrong for a name on disk that is no text: results and caches could not hold it."""
-    if any("\ud800" <= c <= "\udfff" for c in name):
+    if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
         raise Wrong(f"has a name that is not UTF-8: {shown(name)}", path=folder, advice="rename it")
 
 

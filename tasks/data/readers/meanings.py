@@ -25,7 +25,7 @@ def read_meaning(path: Path) -> Labels:
     """
     meta = read_json(path)
     for key in meta if isinstance(meta, dict) else ():
-        if key not in FIELDS and (near := get_close_matches(key, FIELDS, 1, 0.8)):
+        if key not in FIELDS and (near := get_close_matches(key, FIELDS, 1, 0.8)) and near[0] not in meta:
             raise Wrong("is no field of it", path=path, field=shown(key), advice=f"nearest: {near[0]}")
     names = meta.get("class_names") if isinstance(meta, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):

@@ -196,9 +196,9 @@ def labelled_set(name: str, root: str | Path, image: str = "", label: str = "", 
     except Wrong as error:
         if error.path is not None:  # a card that is wrong, not a name
             raise
-        folder = (root / name).is_dir()
+        there = (root / name).is_dir()
         advice = (
-            f"the folder is named with a slash, {name}/" if folder else "also a folder with a slash in it, or hf:FOLDER"
+            f"the folder is named with a slash, {name}/" if there else "also a folder with a slash in it, or hf:FOLDER"
         )
         raise Wrong(error.reason, place=error.place, advice=advice) from None
     return LabelledSet(name, root, card, card.form(KIND), False, image, label)
