@@ -45,6 +45,7 @@ class FlexiBackbone(Encoder):
         image_size, native_grid: what the weights were made for; used by suites and calibration, not by `forward`.
         resize: kernel resize method (`backbones.grids.METHODS`) where neither a call nor a view names one.
         filter, position_filter: `bilinear` (official) or `bicubic`.
+        fixed: other grids are resized from kernel and positions of the native one, see `fixed_at_native_grid`.
 
     Raises: ValueError for a model that is no ViT, or an option that there is not.
 
@@ -66,6 +67,7 @@ class FlexiBackbone(Encoder):
         resize: str = "pi",
         filter: str = "bilinear",
         position_filter: str = "bilinear",
+        fixed: bool = False,
     ):
         if not isinstance(trunk, VisionTransformer | Eva):
             raise ValueError(
@@ -88,6 +90,8 @@ class FlexiBackbone(Encoder):
         # `norm` method: mean token norm at the native grid; not a number of the weights, so not in the state dict
         self.register_buffer("token_norm", None, persistent=False)
         self._kept = ResizedKernels()
+        if fixed:
+            self.fixed_at_native_grid()
 
     def train(self, mode: bool = True) -> FlexiBackbone:
         self._kept.drop()  # training needs the memory
@@ -147,7 +151,8 @@ class FlexiBackbone(Encoder):
     def fixed_at_native_grid(self) -> FlexiBackbone:
         """Make kernel and positions of the native grid the base buffers, as a model of that one patch size has them.
 
-        What a larger buffer holds beyond the native patch was never trained, and must not come back at larger patches.
+        Of a larger buffer a training at one grid determines only what that grid's kernel is made of. The rest is the
+        noise of its start, which would come back at every other grid.
 
         Example: `build_backbone("vit_nano_g8").fixed_at_native_grid().base_kernel.shape  # [128, 3, 15, 15]`
         """

@@ -153,9 +153,8 @@ def killed(mutant: dict[str, str], place: Path) -> bool:
         noticed = bool(told.failed) or not told.ended
     finally:
         path.write_text(text, encoding="utf-8")
-    print(
-        f"{'noticed ' if noticed else 'SURVIVED'} {time.perf_counter() - started:5.1f} s  {mutant['name']}", flush=True
-    )
+    word = "SURVIVED" if not noticed else "noticed " if told.ended else "hangs   "
+    print(f"{word} {time.perf_counter() - started:5.1f} s  {mutant['name']}", flush=True)
     return noticed
 
 

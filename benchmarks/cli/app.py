@@ -30,7 +30,7 @@ from benchmarks.cli.score import score
 from benchmarks.cli.use import use
 from benchmarks.cost.rates import FILE as RATES
 
-app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True)
 app.add_typer(score, name="score")
 app.add_typer(use, name="use")
 app.command()(run)

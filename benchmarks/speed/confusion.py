@@ -9,11 +9,12 @@ import argparse
 import datetime
 import platform
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from benchmarks.speed.per_example import spread
+from benchmarks.speed.throughput import take_turns
 
 HEIGHT, WIDTH, CLASSES, IGNORE = 512, 683, 150, 255
 
@@ -33,21 +34,8 @@ def regions(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return prediction, label
 
 
-def milliseconds(work: Callable[[], object], device: str, repeats: int) -> float:
-    """Median time of `work`, after three runs to warm up."""
-    times = []
-    for i in range(repeats + 3):
-        start = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        if i >= 3:
-            times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
-
-
 def measure(device: str, repeats: int) -> list[str]:
-    """Rows of the table; asserts first that both count the same."""
+    """Rows of the table, all ways in alternation; asserts first that they count the same."""
     from tasks.segmentation import mmcv_lite
 
     mmcv_lite.install()
@@ -62,15 +50,17 @@ def measure(device: str, repeats: int) -> list[str]:
         theirs = IoUMetric.intersect_and_union(wide, label.to(wide), CLASSES, IGNORE)
         ours = image_counts(prediction, label, CLASSES, IGNORE).cpu()
         assert torch.equal(torch.stack((theirs[0], theirs[2], theirs[3])).long(), ours), maker.__name__
-        slow = milliseconds(
-            lambda p=wide, t=label: IoUMetric.intersect_and_union(p, t.to(p), CLASSES, IGNORE), device, repeats
-        )
-        fast = milliseconds(lambda p=prediction, t=label: image_counts(p, t, CLASSES, IGNORE).cpu(), device, repeats)
-        from_wide = milliseconds(
-            lambda p=wide, t=label: image_counts(p.to(torch.uint8), t, CLASSES, IGNORE).cpu(), device, repeats
-        )
-        for name, ours_ms in (("uint8", fast), ("int64", from_wide)):
-            rows.append(f"| {maker.__name__} | {name} | {slow:.2f} | {ours_ms:.2f} | {slow / ours_ms:.1f}x |")
+        calls = {
+            "mmseg": lambda p=wide, t=label: IoUMetric.intersect_and_union(p, t.to(p), CLASSES, IGNORE),
+            "uint8": lambda p=prediction, t=label: image_counts(p, t, CLASSES, IGNORE).cpu(),
+            "int64": lambda p=wide, t=label: image_counts(p.to(torch.uint8), t, CLASSES, IGNORE).cpu(),
+        }
+        times = take_turns(calls, repeats, torch.device(device))
+        slow = 1000 * statistics.median(times["mmseg"])
+        for name in ("uint8", "int64"):
+            fast = 1000 * statistics.median(times[name])
+            over = spread([a / b for a, b in zip(times["mmseg"], times[name], strict=True)])
+            rows.append(f"| {maker.__name__} | {name} | {slow:.2f} | {fast:.2f} | {over} |")
     return rows
 
 
@@ -88,10 +78,10 @@ def main() -> None:
         machine = f"{platform.machine()}, {arguments.threads} thread(s)"
     else:
         machine = torch.cuda.get_device_name()
-    size = f"{WIDTH}x{HEIGHT}, {CLASSES} classes, median of {arguments.repeats}"
+    size = f"{WIDTH}x{HEIGHT}, {CLASSES} classes, medians of {arguments.repeats} turns, processor time"
     print(f"{size}; {machine}, torch {torch.__version__}, ", end="")
     print(f"mmseg {mmseg.__version__}, Python {platform.python_version()}, {datetime.date.today()}\n")
-    print("| label maps | prediction | mmseg IoUMetric ms | here ms | ratio |\n|---|---|---:|---:|---:|")
+    print("| label maps | prediction | mmseg IoUMetric ms | here ms | ratio (quartiles) |\n|---|---|---:|---:|---:|")
     print("\n".join(rows))
 
 

@@ -164,4 +164,4 @@ def load_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint {filename}")
     known = [one for one in HARMLESS if not (isinstance(one, tuple) and one[1].startswith(("mmengine", "builtins")))]
     with torch.serialization.safe_globals([*known, HistoryBuffer, (_statistic, "builtins.getattr")]):
-        return torch.load(filename, map_location=map_location)
+        return torch.load(filename, map_location=map_location, weights_only=True)

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from backbones import Features, FlexiBackbone, build_backbone
 from backbones.contract import Normalisation
 from backbones.kernels import ResizedKernels
+from backbones.resize import pseudo_inverse
 from backbones.zoo.files import build_from_npz
 
 PIXELS = torch.randint(0, 256, (2, 3, 240, 240), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -356,3 +357,19 @@ def test_an_encoder_is_exported_as_it_is() -> None:
     with torch.no_grad():
         for count in (1, 2):
             assert relative(program(images[:count], 8).map, model(images[:count], 8).map) < 1e-6
+
+
+@torch.no_grad()
+def test_a_fixed_model_forgets_what_one_grid_never_determined() -> None:
+    images = PIXELS[..., :120, :120]
+    free, fixed = build_backbone("vit_nano_g8").eval(), build_backbone("vit_nano_g8", fixed=True).eval()
+    assert fixed.base_kernel.shape[-2:] == (15, 15) and fixed.position_grid == (8, 8)
+    assert relative(fixed.tokens(images, 8), free.tokens(images, 8)) < 1e-5
+    # noise in the part of the buffer that PI-resize to 15 px does not read changes nothing at 8, but all at 10
+    noise = torch.randn(32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    down = pseudo_inverse(32, 15)
+    unread = torch.eye(32, dtype=torch.float64) - torch.linalg.pinv(down) @ down
+    before = {grid: free.tokens(images, grid) for grid in (8, 10)}
+    free.base_kernel.add_((unread @ noise @ unread.T).float())
+    assert relative(free.tokens(images, 8), before[8]) < 1e-4
+    assert relative(free.tokens(images, 10), before[10]) > 0.1

@@ -106,6 +106,9 @@ def test_class_cost_sums_over_labels():
         return matching_cost(logits, boxes, chosen, truth)
 
     assert torch.allclose(cost(both) - cost(none), cost(one) + cost(two) - 2 * cost(none))
+    p = logits[:, 0].sigmoid()  # what the focal loss of a label changes when it becomes positive
+    gained = 0.3 * (1 - p) ** 2 * -p.log() - 0.7 * p**2 * -(1 - p).log()
+    assert torch.allclose(cost(one) - cost(none), gained.expand_as(cost(one)), atol=1e-6)
 
 
 def test_matching_equals_brute_force():

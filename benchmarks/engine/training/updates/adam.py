@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class AdamWBf16(torch.optim.Optimizer):
@@ -31,23 +32,33 @@ class AdamWBf16(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            first, second = group["betas"]
-            decay = float(torch.tensor(first, dtype=torch.bfloat16))
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = 0
-                    state["mean"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
-                    state["square"] = torch.zeros_like(parameter)
-                state["step"] += 1
-                # a checkpoint gives the moment back in the parameter's type, with bfloat16 values
-                mean = (state["mean"].to(torch.bfloat16) * decay).float() + (1 - first) * gradient
-                state["mean"] = mean.to(torch.bfloat16)
-                state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-                scale = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.addcdiv_(mean / (1 - first ** state["step"]), scale, value=-group["lr"])
+            if parameters := [p for p in group["params"] if p.grad is not None]:
+                self._update(group, parameters)
         return loss
+
+    def _update(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """All parameters of a group at once: on a GPU a few kernels, not a dozen for each."""
+        first, second = group["betas"]
+        decay = float(torch.tensor(first, dtype=torch.bfloat16))
+        gradients, states = [p.grad for p in parameters], [self.state[p] for p in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state["step"] = 0
+                state["mean"] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+                state["square"] = torch.zeros_like(parameter)
+            state["step"] += 1
+        # a checkpoint gives the moment back in the parameter's type, with bfloat16 values
+        decayed = torch._foreach_mul([state["mean"].to(torch.bfloat16) for state in states], decay)
+        means = torch._foreach_mul(gradients, 1 - first)
+        torch._foreach_add_(means, [mean.float() for mean in decayed])
+        for state, mean in zip(states, means, strict=True):
+            state["mean"] = mean.to(torch.bfloat16)
+        squares = [state["square"] for state in states]
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - second)
+        scales = torch._foreach_div(squares, [1 - second ** state["step"] for state in states])
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, group["eps"])
+        torch._foreach_div_(means, [1 - first ** state["step"] for state in states])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_addcdiv_(parameters, means, scales, value=-group["lr"])
