@@ -1,12 +1,29 @@
-"""Shared by the tests of mmsegmentation: a stock config of a small model, what its logger wrote."""
+"""Shared by the tests of mmsegmentation: drawn pictures, a stock config of a small model, what its logger wrote."""
 
 import json
+
+import numpy as np
+from PIL import Image
 
 from tasks.segmentation import mmcv_lite
 
 mmcv_lite.install()
 
 CROP, CLASSES = 48, 4
+
+
+def pictures(place):
+    """A data set in mmsegmentation's folders: four pictures of noise, 60x50 px, masks of four classes."""
+    rng = np.random.default_rng(0)
+    for part in ("images", "annotations"):
+        (place / part / "training").mkdir(parents=True)
+    for i in range(4):
+        picture = rng.integers(0, 256, (50, 60, 3)).astype(np.uint8)
+        Image.fromarray(picture).save(place / "images" / "training" / f"{i}.jpg")
+        Image.fromarray(rng.integers(0, CLASSES, (50, 60)).astype(np.uint8)).save(
+            place / "annotations" / "training" / f"{i}.png"
+        )
+    return place
 
 
 def config(folder, grid):

@@ -2,9 +2,14 @@
 
 import pytest
 import torch
-from mmseg_tools import CLASSES, CROP, config, whole_pictures
+from mmseg_tools import CLASSES, CROP, config, pictures, whole_pictures
 
 from tasks.segmentation import mmcv_lite
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return pictures(tmp_path)
 
 
 def test_a_stock_config_trains_with_mmengines_runner(folder):

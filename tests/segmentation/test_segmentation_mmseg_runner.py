@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmseg_tools import CROP, config, of_grids, whole_pictures, written
+from mmseg_tools import CROP, config, of_grids, pictures, whole_pictures, written
 from PIL import Image
 
 SNIPPETS = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "mmsegmentation.md").read_text(encoding="utf-8"), re.S
 )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return pictures(tmp_path)
 
 
 def test_grids_change_in_training_and_several_are_tested(folder):
