@@ -50,7 +50,7 @@ def test_plan_of_a_paper_suite_names_what_is_missing_and_where_it_is_to_be_had(m
 def test_blocked_cells_are_named_and_the_exit_status_tells(monkeypatch, capsys, tmp_path) -> None:
     arguments = ("run", "mini/classification", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"))
     code, out, _ = call(monkeypatch, capsys, *arguments, "--device", "cpu", "--only", "train=8,data=cars98")
-    assert code == 1 and "9 blocked" in out and "cars98_train_*.parquet" in out
+    assert code == 1 and "12 blocked" in out and "cars98_train_*.parquet" in out
     code, out, _ = call(monkeypatch, capsys, "check", "data", "mini/classification", "--data-root", str(tmp_path))
     assert code == 1 and "4 missing" in out
 
