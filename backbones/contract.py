@@ -5,9 +5,10 @@ Nothing here imports torch when the module is read: suites are planned and backb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from backbones.grids import Grid, Size
@@ -139,6 +140,8 @@ class BackboneSpec:
         flexible: trained at many grids? None where it is not known. Never read off a name.
         channels: of an image.
         obstacle: `obstacle(**options)` tells why it cannot be built here and now, or None; without torch.
+        files: `files(**options)` names the files that, with the options, decide all weights, so that their hash can be
+            remembered; none where weights are random. Of code of one's own, name its file too. Without torch.
     """
 
     name: str
@@ -152,6 +155,7 @@ class BackboneSpec:
     flexible: bool | None = None
     channels: int = 3
     obstacle: Callable[..., str | None] | None = None
+    files: Callable[..., Sequence[str | Path]] | None = None
 
 
 def bound(model: nn.Module, **view: Any) -> AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbones.contract import BackboneSpec
 from backbones.weights import download
+from backbones.zoo.files import path_in
 from backbones.zoo.shapes import SIZES
 
 if TYPE_CHECKING:
@@ -48,10 +49,15 @@ def _obstacle(file: str, pretrained: bool = True, path: str | None = None, **opt
     return download.obstacle(f"{BUCKET}/{file}")
 
 
+def _files(file: str, pretrained: bool = True, path: str | None = None, **options: Any) -> list[Path]:
+    weights = path_in(path) if path else download.cached_path(f"{BUCKET}/{file}")
+    return [weights] if pretrained else []
+
+
 def _spec(name: str, file: str, size: str, trained_on: str, native: int | None = None) -> BackboneSpec:
     return BackboneSpec(
         name, partial(_build, file, size, native or 15), 240, native, trained_on, f"{BUCKET}/{file}", LICENCE,
-        SIZES[size], flexible=native is None, obstacle=partial(_obstacle, file),
+        SIZES[size], flexible=native is None, obstacle=partial(_obstacle, file), files=partial(_files, file),
     )  # fmt: skip
 
 

@@ -31,11 +31,19 @@ def spec_of(name: str) -> BackboneSpec:
         shape, notes = own
         known = {"shape": shape, "flexible": notes.get("flexible"), "image_size": max(notes.get("image_size", [240]))}
     build, obstacle = functools.partial(build_from_file, name), functools.partial(_obstacle, name)
-    return BackboneSpec(name, build, weights=name, obstacle=obstacle, **known)
+    return BackboneSpec(name, build, weights=name, obstacle=obstacle, files=lambda **options: [path_in(name)], **known)
+
+
+def path_in(name: str) -> Path:
+    """The file in a name that may go on with a submodel.
+
+    Example: `path_in("lit.npz:img")` is `Path("lit.npz")`
+    """
+    return Path(f"{name.partition('.npz:')[0]}.npz" if ".npz:" in name else name)
 
 
 def _obstacle(name: str, **options: Any) -> str | None:
-    path = Path(f"{name.partition('.npz:')[0]}.npz" if ".npz:" in name else name)
+    path = path_in(name)
     if not path.is_file():
         return f"no weights file {path}"
     try:

@@ -34,6 +34,10 @@ def _build(
     return build_from_shape(replace(SHAPES.get(name, NANO), classes=classes), drop_path=drop_path, **options)
 
 
+def _files(name: str, pretrained: bool = True, **options: Any) -> list[Path]:
+    return [FOLDER / f"{name}.safetensors"] if pretrained else []
+
+
 def _obstacle(name: str, pretrained: bool = True, **options: Any) -> str | None:
     file = FOLDER / f"{name}.safetensors"
     missing = f"{file} is missing: the package was installed without its weights"
@@ -44,7 +48,7 @@ SPECS = [
     BackboneSpec(
         name, partial(_build, name), 120, grid, "Tiny ImageNet, 100 classes", f"{name}.safetensors",
         shape=SHAPES.get(name, NANO),
-        flexible=grid is None, obstacle=partial(_obstacle, name),
+        flexible=grid is None, obstacle=partial(_obstacle, name), files=partial(_files, name),
     )
     for name, grid in NATIVE.items()
 ]  # fmt: skip

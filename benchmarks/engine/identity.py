@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine.suite.cells import Cell
+from benchmarks.engine.weights import hash_of_weights
 from benchmarks.store import key_of
 from tasks.contract import Recipe, Task, View
 
@@ -138,13 +139,7 @@ class Identities:
         """Hash of the backbone's weights; random ones are told apart by the cell's own seed instead."""
         asked = key_of({"name": cell.backbone, "options": dict(cell.backbone_options)})
         if asked not in self._weights:
-            import torch  # a plan of cells without rows opens no weights, and must not wait for it
-
-            from backbones import build_backbone
-
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                self._weights[asked] = build_backbone(cell.backbone, **cell.backbone_options).weights_hash()
+            self._weights[asked] = hash_of_weights(cell.backbone, cell.backbone_options)
         return self._weights[asked]
 
     def fingerprint(self, cell: Cell, task: Task, split: str) -> str:

@@ -15,6 +15,7 @@ from benchmarks.engine.batches.prefetch import decoding_processes, processes_her
 from benchmarks.engine.finite import Diverged
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
 from benchmarks.engine.plan import Obstacles, rows_of
+from benchmarks.engine.running.finished import opening
 from benchmarks.engine.running.lines import Lines, write_line
 from benchmarks.engine.running.options import RunOptions, build_accelerator
 from benchmarks.engine.running.processes import failing_together, of_main
@@ -79,12 +80,9 @@ class Runner:
             if self.accelerator.is_main_process:
                 self.store.check_writable()
         summary, waiting, count = Summary(), [], len(self.suite.cells)
-        beside = f", {self.options.workers} processes decode" if self.options.workers else ""
-        where = f"{self.accelerator.device}, precision {self._precision()}{beside}"
-        self.lines.say(f"{self.suite.name}: {count} cells on {where}")
-        if self.options.limit:
-            told = f"{self.options.limit} samples of each split are evaluated"
-            self.lines.say(f"smoke test: {told}; its rows are marked, and stand in no table with whole ones")
+        where, asked = str(self.accelerator.device), self.options
+        for text in opening(self.suite, where, self._precision(), asked.workers, asked.limit):
+            self.lines.say(text)
         for number, cell in enumerate(self.suite.cells, 1):
             if not self._one(cell, f"[{number}/{count}]", summary, wait=False):
                 waiting.append((number, cell))

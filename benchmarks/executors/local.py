@@ -59,10 +59,9 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
     Returns the exit status: 0 when every cell has its rows, 1 otherwise, 130 after Ctrl-C or SIGTERM, which stop the
     helpers too.
     """
-    from benchmarks.engine.runner import Runner
+    from benchmarks.engine.running.finished import finished
     from benchmarks.engine.running.interrupts import stopping
     from benchmarks.engine.running.lines import Lines, is_helper, to_parent, write_line
-    from benchmarks.engine.running.processes import end_group, end_process
     from benchmarks.executors.screen import Screen
     from benchmarks.store import Store
     from tasks.data.checks.progress import progress_shown
@@ -80,16 +79,20 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
             screen = stack.enter_context(Screen())
             lines = Lines(screen.say, screen.progress(0), several, terminal=True)
         try:
-            with stopping():
-                for number, more in enumerate(helpers, 1):
-                    started.append(_helper(more, piped=screen is not None))
-                    if screen is not None and started[-1].stdout is not None:
-                        screen.follow(number, started[-1].stdout)
-                with progress_shown():
-                    summary = Runner(work.suite, store, work.data_root, work.options, lines).run()
-                for helper in started:
-                    helper.wait()
-                end_group()
+            with stopping(), progress_shown():
+                asked = (work.suite, store, work.data_root, work.options, lines)
+                if is_helper() or (summary := finished(*asked)) is None:
+                    for number, more in enumerate(helpers, 1):
+                        started.append(_helper(more, piped=screen is not None))
+                        if screen is not None and started[-1].stdout is not None:
+                            screen.follow(number, started[-1].stdout)
+                    from benchmarks.engine.runner import Runner  # only now: it takes seconds to import
+                    from benchmarks.engine.running.processes import end_group
+
+                    summary = Runner(*asked).run()
+                    for helper in started:
+                        helper.wait()
+                    end_group()
         except KeyboardInterrupt:
             _stop(started)
             stack.close()
@@ -102,6 +105,8 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
     if os.environ.get("RANK", "0") == "0" and not is_helper():  # of a process group, one speaks
         print("\n".join([*summary.lines(), f"rows: {store.path}"]))
     if "RANK" in os.environ:
+        from benchmarks.engine.running.processes import end_process
+
         end_process(summary.status)
     return summary.status
 

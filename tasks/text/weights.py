@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tasks.contract import TaskError
@@ -28,10 +33,8 @@ def lacking_weights(name: str, weights: str, field: str) -> list[DataError]:
     """
     if is_file(weights):
         return [] if Path(weights).is_file() else [Missing("no such file of text weights", path=weights)]
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
-    known = list_pretrained_tags_by_model(name)
-    source = get_pretrained_cfg(name, weights)
+    tags = table_of_tags()
+    known, source = tags.list_pretrained_tags_by_model(name), tags.get_pretrained_cfg(name, weights)
     if not source:
         told = ", ".join(nearest(weights, known) or known) or "none"
         return [Wrong(f"{weights!r} is no tag of {name}; nearest: {told}", place=field)]
@@ -44,6 +47,30 @@ def lacking_weights(name: str, weights: str, field: str) -> list[DataError]:
         else f"put {source.get('url')} into ~/.cache/clip"
     )
     return [Missing(f"no weights {weights!r} of the text tower {name}", place=field, advice=advice)]
+
+
+@functools.lru_cache(maxsize=1)
+def table_of_tags() -> ModuleType:
+    """The module of open_clip that knows its tags, and where each is fetched from; nothing else of it is imported.
+
+    The package imports torch, which a plan does not wait for; this module wants it for loading alone, and does without.
+
+    Example: `table_of_tags().list_pretrained_tags_by_model("ViT-B-16-quickgelu")` begins with "openai"
+    """
+    if "torch" in sys.modules:
+        return importlib.import_module("open_clip.pretrained")
+    found = importlib.util.find_spec("open_clip")
+    bare = ModuleType("open_clip_tags")  # a package of the same files, whose own __init__ is not run
+    bare.__path__ = list(found.submodule_search_locations or ()) if found else []
+    hidden: dict[str, Any] = {bare.__name__: bare, "safetensors.torch": None}
+    before = {name: sys.modules[name] for name in hidden if name in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        return importlib.import_module(f"{bare.__name__}.pretrained")
+    finally:
+        for name in [n for n in sys.modules if n in hidden or n.startswith(f"{bare.__name__}.")]:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def cached(source: dict[str, Any]) -> bool:
@@ -59,11 +86,10 @@ def hub_files(hub: str) -> tuple[str, tuple[str, ...]]:
 
     Example: `hub_files("timm/clip.openai/")[0]` is "timm/clip.openai"
     """
-    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
-
     repository, _, name = hub.rpartition("/")
     if not name:
-        return repository, (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+        tags = table_of_tags()
+        return repository, (tags.HF_SAFE_WEIGHTS_NAME, tags.HF_WEIGHTS_NAME)
     return repository, (str(Path(name).with_suffix(".safetensors")), name)
 
 

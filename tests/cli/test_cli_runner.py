@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 from front_door import call
+from PIL import Image
 from runner_tools import run_toy, write_suite
 
 import run_all
+from benchmarks.engine.running.finished import finished
+from benchmarks.engine.running.lines import Lines
+from benchmarks.engine.running.options import RunOptions
+from benchmarks.engine.suite import load_suite
 from benchmarks.store import Store
 
 
@@ -45,7 +50,7 @@ def test_plan_of_a_paper_suite_names_what_is_missing_and_where_it_is_to_be_had(m
 def test_blocked_cells_are_named_and_the_exit_status_tells(monkeypatch, capsys, tmp_path) -> None:
     arguments = ("run", "mini/classification", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"))
     code, out, _ = call(monkeypatch, capsys, *arguments, "--device", "cpu", "--only", "train=8,data=cars98")
-    assert code == 1 and "9 blocked" in out and "cars98_train_*.parquet" in out
+    assert code == 1 and "12 blocked" in out and "cars98_train_*.parquet" in out
     code, out, _ = call(monkeypatch, capsys, "check", "data", "mini/classification", "--data-root", str(tmp_path))
     assert code == 1 and "4 missing" in out
 
@@ -108,3 +113,39 @@ def test_a_stopped_run_goes_on(tmp_path) -> None:
     assert len(list((tmp_path / "out" / "checkpoints").glob("*.partial.pt"))) == 1
     _, rows = run_toy(tmp_path)
     assert len(rows) == 3 and len(rows[0]["training"]["resumed_at"]) == 1
+
+
+def test_a_run_that_is_done_says_so_without_torch(monkeypatch, capsys, tmp_path) -> None:
+    for place in (tmp_path / "own" / split / label for split in ("train", "test") for label in ("red", "blue")):
+        place.mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (24, 24), place.name).save(place / f"{i}.png")
+    options = {"data": "own/", "protocol": "knn", "image_size": 24, "neighbours": 1}
+    tasks = [{"task": "classification", "options": options}]
+    suite = write_suite(tmp_path, name="again", backbones=["flexivit_nano"], train=[], eval=[4], tasks=tasks)
+    arguments = ["run", suite, "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    asked = (load_suite(suite, tmp_path), Store(tmp_path / "out"), tmp_path)
+    silent = Lines([].append)
+    assert finished(*asked, RunOptions(device="cpu"), silent) is None  # nothing is done yet
+    code, first, _ = call(monkeypatch, capsys, *arguments)
+    assert code == 0 and "1 run, 0 done before" in first
+    code = (
+        f"import sys, run_all; sys.argv = {['run_all.py', *arguments]!r}\n"
+        "try: run_all.main()\n"
+        "finally: print([m for m in ('torch', 'timm', 'accelerate') if m in sys.modules], file=sys.stderr)"
+    )
+    root = Path(run_all.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    said = done.stdout.splitlines()
+    assert said[0] == first.splitlines()[0] == "again: 1 cells on cpu, precision float32" and said[1].endswith(": done")
+    assert said[2].startswith("0 run, 1 done before, 0 failed, 0 blocked in ")
+    assert done.stderr.splitlines()[-1] == "[]"
+    # other rows than those that are there are for a runner, which says what it meets
+    for other in ({"precision": "bf16"}, {"precision": "fp16"}, {"device": "cuda"}, {"device": "gpu"}, {"limit": 2}):
+        assert finished(*asked, RunOptions(**{"device": "cpu", **other}), silent) is None
+    assert finished(*asked, RunOptions(device="cpu"), silent).done
+    monkeypatch.setenv("RANK", "0")
+    assert finished(*asked, RunOptions(device="cpu"), silent) is None
+    monkeypatch.delenv("RANK")
+    (tmp_path / "own" / "test" / "red" / "0.png").unlink()
+    assert finished(*asked, RunOptions(device="cpu"), silent) is None

@@ -1,6 +1,9 @@
 """The text tower of a detector: handed on by a run of retrieval, out of a file, or of a tag that must be in a cache."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -163,3 +166,15 @@ def test_a_published_tower_must_be_in_a_cache(tmp_path, monkeypatch) -> None:
     (place / "snapshots" / ("0" * 40)).mkdir(parents=True)
     (place / "snapshots" / ("0" * 40) / "open_clip_model.safetensors").write_bytes(b"")
     assert told("detection", text_weights="openai") == ""
+
+
+def test_tags_are_known_without_torch() -> None:
+    code = (
+        "import sys; from tasks.text.weights import table_of_tags\n"
+        "asked = ('ViT-B-16-quickgelu', 'openai'); known = table_of_tags().get_pretrained_cfg(*asked)\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'open_clip', 'open_clip_tags')])\n"
+        "import open_clip; print(known == open_clip.get_pretrained_cfg(*asked), known['hf_hub'])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True timm/vit_base_patch16_clip_224.openai/"]

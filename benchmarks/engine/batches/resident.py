@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.engine.randomness import training_places
+from benchmarks.engine.running.options import LIMIT_GIB
 from tasks.contract import Batch, Task
 
 READ_AT_ONCE = 256
-LIMIT_GIB = 2.0
 
 
 class Stored(Dataset):

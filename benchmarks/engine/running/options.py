@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from accelerate import Accelerator
-
-from benchmarks.engine.batches.resident import LIMIT_GIB
 from tasks.contract import TaskError
+
+if TYPE_CHECKING:  # what a run was asked for is read without it
+    import torch
+    from accelerate import Accelerator
+
+LIMIT_GIB = 2.0  # of pictures that are held where the model computes
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def build_accelerator(options: RunOptions) -> Accelerator:
 
     Raises: TaskError where a GPU is asked for and none is there.
     """
+    import torch
+    from accelerate import Accelerator
+
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device not in ("cpu", "cuda"):
         raise TaskError(f"no device {device!r}; there are: cpu, cuda (choose GPUs by CUDA_VISIBLE_DEVICES)")

@@ -40,7 +40,8 @@ class AdamWBf16(torch.optim.Optimizer):
         """All parameters of a group at once: on a GPU a few kernels, not a dozen for each."""
         first, second = group["betas"]
         decay = float(torch.tensor(first, dtype=torch.bfloat16))
-        gradients, states = [p.grad for p in parameters], [self.state[p] for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        states = [self.state[p] for p in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 state["step"] = 0
