@@ -23,7 +23,8 @@ HOLDERS = (
     "teacher", "student", "encoder", "backbone", "params", "weights",
 )  # fmt: skip
 # what training scripts write beside weights and what no unpickling can misuse
-HARMLESS: list[Any] = [argparse.Namespace, np.dtype, np.ndarray, type(np.dtype("f8")), type(np.dtype("i8"))]
+_NUMBERS = "?" + np.typecodes["AllInteger"] + np.typecodes["Float"]
+HARMLESS: list[Any] = [argparse.Namespace, np.dtype, np.ndarray, *{type(np.dtype(code)) for code in _NUMBERS}]
 _numpy: Any = np._core.multiarray  # type: ignore[attr-defined]
 HARMLESS += [(_numpy.scalar, "numpy.core.multiarray.scalar"), _numpy.scalar, _numpy._reconstruct]
 

@@ -34,7 +34,7 @@ ALIASES = {"layers": "blocks", "patch_embed": "patch_embed", "pos_embed": "pos_e
 class FlexiViTLikeMAE(BaseModule):
     """Any backbone of this package as one of mmseg: normalised images `[B, 3, H, W]` -> maps `[B, D, h, w]`.
 
-    `grid` may be changed at any time: no parameter depends on it.
+    `grid` may be changed at any time, also to one that stands above `patch`: no parameter depends on it.
 
     Args:
         name: of a backbone.
@@ -122,7 +122,7 @@ class FlexiViTLikeMAE(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         height, width = images.shape[-2:]
-        if self.patch is not None:
+        if self.grid is None:  # a grid set later, by a schedule or a loop over grids, stands above the patch size
             if height % self.patch or width % self.patch:
                 pad = f"data_preprocessor=dict(..., test_cfg=dict(size_divisor={self.patch})) pads whole ones"
                 raise ValueError(f"patch {self.patch} does not divide images of {width}x{height} px; {pad}")

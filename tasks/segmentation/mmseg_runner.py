@@ -72,17 +72,18 @@ class GridScheduleHook(Hook):
     """
 
     def __init__(self, schedule: str, seed: int = 0):
-        self.schedule, self.own = parse_schedule(schedule, seed), None
+        self.schedule = parse_schedule(schedule, seed)
+        self.own: list[Any] = []  # the grid before training; it is None where the backbone has a patch size
 
     def before_train(self, runner: Runner) -> None:
-        self.own = _backbone(runner).grid
+        self.own = [_backbone(runner).grid]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         _backbone(runner).grid = self.schedule.grid(runner.iter + 1, runner.max_iters)
 
     def _restore(self, runner: Runner) -> None:
-        if self.own is not None:
-            _backbone(runner).grid = self.own
+        for grid in self.own:
+            _backbone(runner).grid = grid
 
     def before_val(self, runner: Runner) -> None:
         self._restore(runner)
@@ -98,15 +99,25 @@ def _grid(value: int | str | list[int] | Grid) -> Grid:
 class _AtGrids:
     """A loop that runs once for each grid; its metrics are called `grid8x8/mIoU`."""
 
-    def at_grids(self, grids: list[Grid], run: Any) -> dict[str, float]:
-        backbone, metrics = _backbone(self.runner), {}  # type: ignore[attr-defined]
+    def at_grids(self, grids: list[Grid], run: Any, stage: str) -> dict[str, float]:
+        """Metrics of all grids. Hooks see them as one `stage`, test or val, so they are logged together, `save_best`
+        takes their names, and what a hook does to the backbone before a stage does not undo a grid."""
+        runner: Any = self.runner  # type: ignore[attr-defined]
+        backbone, metrics, call = _backbone(runner), {}, runner.call_hook
+        call(f"before_{stage}")
+        call(f"before_{stage}_epoch")
         own = backbone.grid
+        # mmengine's loop tells its hooks of a stage for each grid: all but its batches are kept from them
+        runner.call_hook = lambda name, **more: call(name, **more) if name.endswith("_iter") else None
         try:
             for grid in grids:
                 backbone.grid = grid
                 metrics |= {f"grid{grid[0]}x{grid[1]}/{name}": value for name, value in run().items()}
         finally:
             backbone.grid = own
+            del runner.call_hook
+        call(f"after_{stage}_epoch", metrics=metrics)
+        call(f"after_{stage}")
         return metrics
 
 
@@ -119,7 +130,7 @@ class GridTestLoop(_AtGrids, TestLoop):
         self.grids = [_grid(g) for g in grids]
 
     def run(self) -> dict[str, float]:
-        return self.at_grids(self.grids, super().run)
+        return self.at_grids(self.grids, super().run, "test")
 
 
 @LOOPS.register_module()
@@ -131,7 +142,7 @@ class GridValLoop(_AtGrids, ValLoop):
         self.grids = [_grid(g) for g in grids]
 
     def run(self) -> dict[str, float]:
-        return self.at_grids(self.grids, super().run)
+        return self.at_grids(self.grids, super().run, "val")
 
 
 def _statistic(owner: Any, name: str) -> Any:

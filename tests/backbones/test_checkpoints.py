@@ -69,7 +69,8 @@ def _checkpoint(tmp_path, kind: str, state: dict):
         "parallel.bin": {f"module.{k}": v for k, v in state.items()},
         "lightning.ckpt": {
             "state_dict": {f"model.backbone.{k}": v for k, v in state.items()} | {"model.fc.weight": torch.ones(3, 3)},
-            "epoch": np.float64(2.0), "callbacks": {}, "optimizer_states": [{"state": {}}],
+            "epoch": np.float64(2.0), "callbacks": {"best": [np.float32(3.0), np.int32(4), np.bool_(True)]},
+            "optimizer_states": [{"state": {}}],
         },
         "compiled.pt": {"model": {f"_orig_mod.{k}": v for k, v in state.items()}},
         "own name.pth": {"network": {"state_dict": state}, "epoch": 3},

@@ -7,6 +7,7 @@ import faiss
 import pytest
 import torch
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 import run_all
@@ -96,8 +97,8 @@ def test_a_row_is_reopened_with_the_weights_that_won(place) -> None:
         reopen(store, gone, place)
 
 
-def owl_weights(path, width: int) -> None:
-    """A file as transformers writes it for OWL-ViT, random and small."""
+def owl_weights(path, width: int, size: float = 0.0) -> None:
+    """A file as transformers writes it for OWL-ViT, random and small; `size` moves the logits of boxes' sides."""
     from safetensors.torch import save_file
     from transformers import OwlViTConfig, OwlViTForObjectDetection
 
@@ -107,6 +108,7 @@ def owl_weights(path, width: int) -> None:
     state = OwlViTForObjectDetection(config).state_dict()
     for name in ("weight", "bias"):  # boxes lie at their tokens, and none outside of the picture
         state[f"box_head.dense2.{name}"].zero_()
+    state["box_head.dense2.bias"][2:] = size
     save_file({k: v.contiguous() for k, v in state.items()}, path)
 
 
@@ -124,6 +126,25 @@ def test_published_owlvit_weights_look_too(place) -> None:
     (place / "owl.safetensors").write_bytes(b"torn")
     error = typed("use", "detect", image, "--owlvit", str(place / "owl.safetensors"), "--text", "a").exception
     assert isinstance(error, TaskError) and "cannot be read" in str(error)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_boxes_without_area_are_no_finds(tmp_path, wide: bool) -> None:
+    """Two thirds of the padded square are padding, whose boxes are cut to lines at the picture's edge."""
+    width, height = (96, 32) if wide else (32, 96)
+    Image.new("RGB", (width, height), "grey").save(tmp_path / "long.png")
+
+    def look(size: float) -> list:
+        owl_weights(tmp_path / "owl.safetensors", 64, size)
+        more = ("--text", "a red ring", "--threshold", "0", "--grid", "6", "--out", str(tmp_path / "drawn.png"))
+        words = ("use", "detect", str(tmp_path / "long.png"), "--owlvit", str(tmp_path / "owl.safetensors"), *more)
+        return [found["box"] for found in json.loads(typed(*words).stdout)]
+
+    boxes = look(0.0)
+    assert len(boxes) == 12  # of 36 tokens; those at the edges are cut to halves
+    for x, y, w, h in boxes:
+        assert min(w, h) > 7 and min(x, y) > -0.5 and x + w < width + 0.5 and y + h < height + 0.5
+    assert look(-30.0) == []  # a detector that finds points
 
 
 def test_a_trained_backbone_is_handed_on_with_its_classifier(place) -> None:

@@ -1,73 +1,15 @@
 """FlexiViT in a stock mmseg config, trained by mmengine's own Runner."""
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from mmseg_tools import CLASSES, CROP, config, pictures, whole_pictures
 
 from tasks.segmentation import mmcv_lite
-
-mmcv_lite.install()
-
-CROP, CLASSES = 48, 4
 
 
 @pytest.fixture
 def folder(tmp_path):
-    rng = np.random.default_rng(0)
-    for part in ("images", "annotations"):
-        (tmp_path / part / "training").mkdir(parents=True)
-    for i in range(4):
-        picture = rng.integers(0, 256, (50, 60, 3)).astype(np.uint8)
-        Image.fromarray(picture).save(tmp_path / "images" / "training" / f"{i}.jpg")
-        Image.fromarray(rng.integers(0, CLASSES, (50, 60)).astype(np.uint8)).save(
-            tmp_path / "annotations" / "training" / f"{i}.png"
-        )
-    return tmp_path
-
-
-def config(folder, grid):
-    from tasks.segmentation.mmseg_backbone import preprocessor
-
-    pipeline = [
-        {"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"},
-        {"type": "RandomCrop", "crop_size": (CROP, CROP)}, {"type": "PackSegInputs"},
-    ]  # fmt: skip
-    dataset = {
-        "type": "BaseSegDataset", "data_root": str(folder), "pipeline": pipeline,
-        "data_prefix": {"img_path": "images/training", "seg_map_path": "annotations/training"},
-        "metainfo": {"classes": tuple("abcd")},
-    }  # fmt: skip
-    head = {
-        "type": "FCNHead", "in_channels": 128, "channels": 128, "num_classes": CLASSES, "num_convs": 0,
-        "kernel_size": 1, "concat_input": False, "norm_cfg": None, "in_index": 0, "align_corners": False,
-        "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": True},
-    }  # fmt: skip
-    return {
-        "default_scope": "mmseg",
-        "model": {
-            "type": "EncoderDecoder",
-            "data_preprocessor": preprocessor("flexivit_nano", CROP),
-            "backbone": {"type": "FlexiViT", "name": "flexivit_nano", "grid": grid, "pretrained": False},
-            "decode_head": head,
-            "train_cfg": {},
-            "test_cfg": {"mode": "whole"},
-        },
-        "train_dataloader": {
-            "batch_size": 2, "num_workers": 0, "dataset": dataset,
-            "sampler": {"type": "InfiniteSampler", "shuffle": True},
-        },
-        "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": 2},
-        "optim_wrapper": {"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.1}},
-        "work_dir": str(folder / "work"),
-        "log_level": "WARNING",
-    }  # fmt: skip
+    return pictures(tmp_path)
 
 
 def test_a_stock_config_trains_with_mmengines_runner(folder):
@@ -212,63 +154,6 @@ def test_layer_decay_of_mmseg_reads_the_depth(folder):
     assert rate[id(trunk.norm.weight)] == rate[id(model.decode_head.weight)] == 1
 
 
-def test_grids_change_in_training_and_several_are_tested(folder):
-    from mmengine.config import Config
-    from mmengine.runner import Runner
-
-    from backbones import build_backbone
-    from tasks.segmentation.mmseg_backbone import FlexiViT
-
-    whole = config(folder, grid=6)
-    tested = {**whole["train_dataloader"], "batch_size": 1, "sampler": {"type": "DefaultSampler", "shuffle": False}}
-    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
-    tested["dataset"] = {**tested["dataset"], "pipeline": pipeline, "test_mode": True}
-    whole["model"]["test_cfg"] = {"mode": "slide", "crop_size": (CROP, CROP), "stride": (24, 24)}
-    whole |= {
-        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 2}},
-        "custom_hooks": [{"type": "GridScheduleHook", "schedule": "curriculum:4,8"}],
-        "test_dataloader": tested, "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
-        "test_cfg": {"type": "GridTestLoop", "grids": [4, "6x8"]},
-    }  # fmt: skip
-    runner, seen = Runner.from_cfg(Config(whole)), []
-    runner.model.backbone.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
-    runner.train()
-    assert seen == [(4, 4), (8, 8)] and runner.model.backbone.grid == 6 and isinstance(runner.model.backbone, FlexiViT)
-    metrics = runner.test()
-    assert set(seen[2:]) == {(4, 4), (6, 8)} and {"grid4x4/mIoU", "grid6x8/mIoU"} <= set(metrics)
-    assert runner.model.backbone.grid == 6
-    # as tools/test.py does: another runner, and the checkpoint that mmengine wrote, its log of losses included
-    saved = folder / "work" / "iter_2.pth"
-    again = Runner.from_cfg(Config({**whole, "load_from": str(saved), "experiment_name": "again"}))
-    assert again.test() == metrics
-    encoder, trained = build_backbone(str(saved), heads=4), again.model.backbone.encoder
-    assert encoder.embed_dim == 128 and torch.equal(encoder.base_kernel, trained.base_kernel)
-    whole["train_cfg"] = {**whole["train_cfg"], "max_iters": 3}
-    more = Runner.from_cfg(Config({**whole, "load_from": str(saved), "resume": True, "experiment_name": "more"}))
-    more.train()
-    assert more.iter == 3
-
-
-class Evil:
-    def __reduce__(self):
-        return print, ("run",)
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
-    import pickle
-
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    from tasks.segmentation import mmseg_backbone  # noqa: F401
-
-    torch.save({"state_dict": {}, "hook": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(pickle.UnpicklingError, match="print"):
-        CheckpointLoader.load_checkpoint(str(tmp_path / "evil.pth"), "cpu")
-    assert "run" not in capsys.readouterr().out
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        CheckpointLoader.load_checkpoint(str(tmp_path / "none.pth"), "cpu")
-
-
 def test_pictures_that_a_grid_does_not_divide(folder):
     with pytest.raises(ValueError, match="grid 6x6 does not divide images of 50x48 px; .*mode='slide'"):
         built()(torch.randn(1, 3, 48, 50))
@@ -277,9 +162,7 @@ def test_pictures_that_a_grid_does_not_divide(folder):
     from mmengine.runner import Runner
 
     whole = config(folder, grid=None)
-    tested = {**whole["train_dataloader"], "batch_size": 1, "sampler": {"type": "DefaultSampler", "shuffle": False}}
-    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
-    tested["dataset"] = {**tested["dataset"], "pipeline": pipeline, "test_mode": True}
+    tested = whole_pictures(whole)
     del whole["model"]["backbone"]["grid"], whole["train_dataloader"], whole["train_cfg"], whole["optim_wrapper"]
     whole["model"]["backbone"]["patch"] = 12
     whole["model"]["data_preprocessor"] = {
@@ -287,57 +170,3 @@ def test_pictures_that_a_grid_does_not_divide(folder):
     }  # fmt: skip
     whole |= {"test_dataloader": tested, "test_evaluator": {"type": "IoUMetric"}, "test_cfg": {"type": "TestLoop"}}
     assert "mIoU" in Runner.from_cfg(Config(whole)).test()
-
-
-@pytest.mark.slow  # two processes, windows of 512 px
-def test_the_documented_config_by_mmsegs_own_tools(tmp_path):
-    """`tools/train.py` and `tools/test.py` of the installed mmseg, with the config as documented."""
-    import mmseg
-
-    rng = np.random.default_rng(0)
-    for part in ("training", "validation"):
-        for kind, shape, top in (("images", (64, 80, 3), 256), ("annotations", (64, 80), 151)):
-            place = tmp_path / "ade" / kind / part
-            place.mkdir(parents=True)
-            drawn = rng.integers(0, top, shape).astype(np.uint8)
-            Image.fromarray(drawn).save(place / ("0.jpg" if kind == "images" else "0.png"))
-    (tmp_path / "flexivit_upernet.py").write_text(SNIPPETS[1])
-    options = ["train_cfg.max_iters=2", "train_dataloader.batch_size=2", "default_hooks.checkpoint.interval=2"]
-    for part in ("train", "val", "test"):
-        loader = f"{part}_dataloader"
-        options += [f"{loader}.num_workers=0", f"{loader}.persistent_workers=False"]
-        options += [f"{loader}.dataset.data_root={tmp_path / 'ade'}"]
-    tools = Path(mmseg.__file__).parent / ".mim" / "tools"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    work = ["--work-dir", str(tmp_path / "work"), "--cfg-options", *options]
-    for words in (["train.py", "flexivit_upernet.py"], ["test.py", "flexivit_upernet.py", "work/iter_2.pth"]):
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", str(tools / words[0]), *words[1:], *work], capture_output=True, text=True,
-            cwd=tmp_path, env=environment,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-    scalars = "".join(p.read_text() for p in (tmp_path / "work").glob("*/*.json"))
-    assert '"mIoU"' in scalars
-
-
-SNIPPETS = re.findall(
-    r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "mmsegmentation.md").read_text(encoding="utf-8"), re.S
-)
-
-
-@pytest.mark.parametrize("snippet", SNIPPETS[:2], ids=["without _base_", "with mmseg::"])
-def test_configs_of_the_documentation_are_read_and_run(tmp_path, snippet):
-    """In a fresh interpreter, as mmseg's own tools read them: nothing of this package is imported before."""
-    (tmp_path / "pasted.py").write_text(snippet)
-    code = (
-        "import sys, torch; from mmengine.config import Config; c = Config.fromfile(sys.argv[1])\n"
-        "from mmengine.registry import init_default_scope; init_default_scope('mmseg')\n"
-        "from mmseg.registry import MODELS; m = MODELS.build(c.model).eval()\n"
-        "data = m.data_preprocessor({'inputs': [torch.zeros(3, 240, 240, dtype=torch.uint8)], 'data_samples': None})\n"
-        "with torch.no_grad(): print('shape', list(m(data['inputs']).shape))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "pasted.py")], capture_output=True, text=True,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
-    assert "shape [1, 150, " in done.stdout, done.stderr[-600:]

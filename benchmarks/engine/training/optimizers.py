@@ -78,12 +78,12 @@ def _is_module(model: nn.Module, name: str) -> bool:
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum .9, Adam or AdamW, fused; `adamw_bf16` keeps its first moment in bfloat16, `muon` is Muon for
+    """SGD with momentum .9; Adam or AdamW, fused; `adamw_bf16` keeps its first moment in bfloat16, `muon` is Muon for
     the matrices of the blocks and AdamW for the rest."""
     groups = parameter_groups(model, recipe)
     if recipe.optimizer == "adamw_bf16":
         return AdamWBf16(groups)
-    if recipe.optimizer == "sgd":
+    if recipe.optimizer == "sgd":  # not fused: that rounds the last bits of small tensors otherwise
         return torch.optim.SGD(groups, momentum=MOMENTUM)
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "muon": MuonAdamW}[recipe.optimizer]
     return kind(groups, betas=BETAS, eps=EPSILON, fused=True)
