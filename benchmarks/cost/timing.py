@@ -135,7 +135,7 @@ def _throttle_count() -> int:
     total = 0
     for path in glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"):
         with contextlib.suppress(OSError, ValueError):
-            total += int(Path(path).read_text())
+            total += int(Path(path).read_bytes())
     return total
 
 

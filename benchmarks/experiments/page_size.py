@@ -101,7 +101,6 @@ def browsed(page: Path) -> dict[str, float]:
         subprocess.Popen(
             [browser, *flags, f"--user-data-dir={own}", f"file://{page}"],
             stderr=subprocess.PIPE,
-            text=True,
             encoding="utf-8",
         ) as running,
     ):
