@@ -16,13 +16,13 @@ demo: setup
 .PHONY: setup test slow mutants browser slurm lint models nano
 setup: .venv/.installed
 
-# Two processes, a file of tests in one of them: they cost the time, and more of them want more memory
+# Processes side by side, a file of tests in one of them; more of them want more memory
 TESTERS ?= 2
 test: setup lint
 	$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile
 
 slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n $(TESTERS) --dist loadscope
 
 # Single changes of constants and calls, each with the test that must notice it; PART=2/4 for a part of the list
 PART ?= 1/1

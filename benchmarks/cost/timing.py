@@ -135,7 +135,7 @@ def _throttle_count() -> int:
     total = 0
     for path in glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"):
         with contextlib.suppress(OSError, ValueError):
-            total += int(Path(path).read_text())
+            total += int(Path(path).read_bytes())
     return total
 
 
@@ -143,6 +143,6 @@ def _reasons() -> int:
     """Bits of nvidia-smi's reasons for lower clocks; 0 where it does not say."""
     asked = ["nvidia-smi", "--query-gpu=clocks_throttle_reasons.active", "--format=csv,noheader"]
     with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(asked, capture_output=True, encoding="ascii", errors="replace", timeout=10)
         return int(done.stdout.split()[0], 16) if done.stdout.split() else 0
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.registry import availability
 from benchmarks.cost.macs import estimate
-from benchmarks.cost.rates import FILE, read_rates
+from benchmarks.cost.rates import FILE, assumed_speed, read_rates
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
 from benchmarks.engine.suite import Cell, Suite, alone_only, cell_task, recipe_of
 from benchmarks.store import Store, key_of
@@ -102,10 +102,13 @@ def plan(
         device, precision, skip_broken, limit: of the run that is planned; precision empty: bf16 on a GPU, else float32.
         rates: speeds that `bench` has measured.
 
+    Raises: ValueError for a device that there is not.
+
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
     """
     planned: list[Planned] = []
     known_rates, speed = read_rates(rates), measured_speed(store)
+    assumed_speed(device, known_rates)
     obstacles, told = Obstacles(skip_broken), dict[str, list[str]]()
     identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
     for cell in suite.cells:

@@ -99,7 +99,9 @@ def browsed(page: Path) -> dict[str, float]:
     with (
         tempfile.TemporaryDirectory() as own,
         subprocess.Popen(
-            [browser, *flags, f"--user-data-dir={own}", f"file://{page}"], stderr=subprocess.PIPE, text=True
+            [browser, *flags, f"--user-data-dir={own}", f"file://{page}"],
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
         ) as running,
     ):
         stop = threading.Timer(SECONDS, running.kill)

@@ -33,7 +33,7 @@ RUN = {
     ("add-a-task.md", "yaml"): "tests/docs/test_plug_ins.py",
     ("add-a-dataset.md", "yaml"): "tests/data/test_cards.py",
     ("library.md", "python"): "tests/backbones/test_library_docs.py",
-    ("mmsegmentation.md", "python"): "tests/segmentation/test_segmentation_mmseg.py",
+    ("mmsegmentation.md", "python"): "tests/segmentation/test_segmentation_mmseg_runner.py",
     ("tutorial.md", "bash"): "tests/docs/test_tutorial.py",
     ("tutorial.md", "yaml"): "tests/docs/test_tutorial.py",
 }

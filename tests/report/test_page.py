@@ -67,7 +67,7 @@ def test_the_page_says_what_is_missing_and_what_a_budget_buys(store) -> None:  #
 
 def test_the_answer_in_one_sentence(store, tmp_path) -> None:  # noqa: F811
     assert headline([only_answer(store)]) == (
-        "Not shown that flexivit_nano may replace a fixed model: of 1 answers 1 undecided."
+        "Not shown that flexivit_nano may replace a fixed model: of 1 answer 1 undecided."
     )
     assert "nothing is answered" in headline([])
     sure, n = Store(tmp_path / "sure"), np.arange(400)

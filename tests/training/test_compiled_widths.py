@@ -58,4 +58,4 @@ def test_nothing_is_traced_anew_for_another_width(task_name: str, tmp_path, monk
     counters.clear()
     with config.patch(fail_on_recompile_limit_hit=True):
         finetune(task, model, longer, schedule, Accelerator(cpu=True), compile=True)
-    assert counters["stats"]["unique_graphs"] == first  # more batches of other widths bring no graph
+    assert counters["stats"]["unique_graphs"] <= first  # more batches of other widths bring no graph

@@ -56,7 +56,7 @@ class Answer:
         Example: `print("\n".join(answer.lines()))`
         """
         found = [self._answer_line(c, c.answer) for c in self.answering() if c.answer is not None]
-        found += [retention_sentence(k.retention, k.flexible) for k in self.kept]
+        found += [retention_sentence(k.retention, k.flexible, k.train) for k in self.kept]
         if self.best is not None:
             found.append(self.best_line())
         if not self.comparisons:

@@ -121,13 +121,17 @@ def _in_short(name: str, counts: dict[str, int]) -> str:
     kinds["yes of two files alone"] = files
     others = _listed([f"{number} {word}" for word, number in kinds.items() if number])
     if yes == total:
-        return f"Yes: {name} may replace every fixed model that it stands beside here ({total} of {total} answers)."
+        return f"Yes: {name} may replace every fixed model that it stands beside here ({total} of {_answers(total)})."
     if yes:
-        return f"In part: {name} may replace the fixed model in {yes} of {total} answers; {others}."
+        return f"In part: {name} may replace the fixed model in {yes} of {_answers(total)}; {others}."
     if kinds["no"] == total:
-        return f"No: in none of {total} answers may {name} replace the fixed model."
+        return f"No: in none of {_answers(total)} may {name} replace the fixed model."
     also = " (one training run each: it takes several to speak of backbones)" if files else ""
-    return f"Not shown that {name} may replace a fixed model: of {total} answers {others}{also}."
+    return f"Not shown that {name} may replace a fixed model: of {_answers(total)} {others}{also}."
+
+
+def _answers(number: int) -> str:
+    return f"{number} answer{'s' if number != 1 else ''}"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -145,7 +149,8 @@ def overall(answers: Sequence[Answer]) -> list[str]:
     for flexible, counts in tally(answers).items():
         total = sum(counts.values())
         others = ", ".join(f"{n} {word}" for word, n in counts.items() if word != "yes")
-        lines.append(f"{flexible}: yes on {counts.get('yes', 0)} of {total} answers{f' ({others})' if others else ''}.")
+        rest = f" ({others})" if others else ""
+        lines.append(f"{flexible}: yes on {counts.get('yes', 0)} of {_answers(total)}{rest}.")
         kept = {}
         for one in answers:
             for own in one.kept:

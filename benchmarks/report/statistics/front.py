@@ -11,6 +11,9 @@ from benchmarks.report.statistics.draws import Choice, deviations
 SOLID, FAINT = 0.5, 0.05
 
 
+TIE = 1e-9  # of the metric's own unit: less is no difference
+
+
 def front_shares(choices: Sequence[Choice], higher: bool = True) -> np.ndarray:
     """Share of draws [C] in which no other choice is at least as good for at most the same cost; 0 without a cost.
 
@@ -32,6 +35,7 @@ def front_shares(choices: Sequence[Choice], higher: bool = True) -> np.ndarray:
         own, cheaper = np.flatnonzero(costs == cost), costs < cost
         best = drawn[own].max(0)
         if cheaper.any():
-            best = np.where(best > drawn[cheaper].max(0), best, np.inf)
+            # sums in another order: what is equal may differ in the last bits
+            best = np.where(best > drawn[cheaper].max(0) + TIE, best, np.inf)
         shares[np.array(priced)[own]] = (drawn[own] >= best).mean(1)
     return shares

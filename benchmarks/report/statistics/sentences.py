@@ -155,14 +155,15 @@ def rounded_up(number: int) -> int:
     return -(-number // step) * step
 
 
-def retention_sentence(found: Retention, flexible: str) -> str:
-    """`One set of weights (flexivit_nano) keeps 96 % [92, 100] of what the specialists reach above chance, at grids 8
-    and 15.`"""
+def retention_sentence(found: Retention, flexible: str, train: str = "-") -> str:
+    """`One set of weights (flexivit_nano, trained at 8) keeps 96 % [92, 100] of what the specialists reach above
+    chance, at grids 8 and 15.` `train` is "-" where nothing is trained."""
+    trained = "" if train == "-" else f", trained at {train}"
     low, high = found.estimate.interval()
     numbers = f"{100 * found.estimate.value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
     hollow = " One training run each." if found.estimate.hollow else ""
     return (
-        f"One set of weights ({flexible}) keeps {numbers} of what the specialists reach above chance, "
+        f"One set of weights ({flexible}{trained}) keeps {numbers} of what the specialists reach above chance, "
         f"at {grids_text(found.grids)}.{hollow}"
     )
 

@@ -47,6 +47,7 @@ def matching_cost(logits: Tensor, boxes: Tensor, labels: Tensor, truth: Tensor) 
     return classes + distance - overlaps(corners(truth)[..., :, None, :], corners(boxes)[..., None, :, :])[1]
 
 
+@torch.compiler.disable  # scipy's part cannot be traced, and sizes differ from step to step
 def match(cost: Tensor) -> tuple[Tensor, Tensor]:
     """The cheapest one-to-one pairs of a cost [M, N]: instances and tokens, min(M, N) each, in order of instances.
 
