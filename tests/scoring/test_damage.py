@@ -134,7 +134,7 @@ def damaged(value, draw):
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(places(value))))
         if not path:
-            return draw(JUNK)
+            return copy.deepcopy(draw(JUNK))
         around = value
         for key in path[:-1]:
             around = around[key]
@@ -144,7 +144,7 @@ def damaged(value, draw):
         elif kind == 1 and isinstance(around, list):
             around.append(copy.deepcopy(around[path[-1]]))
         else:
-            around[path[-1]] = draw(JUNK)
+            around[path[-1]] = copy.deepcopy(draw(JUNK))  # sampled lists are one object, later changes would stay
     return value
 
 
