@@ -20,7 +20,7 @@ LATER = {"later": True}  # of a field that rows were made without: at its defaul
 
 
 class RecipeError(TaskError):
-    """A recipe that cannot be. `field`: the value that must change."""
+    """An invalid recipe. `field`: the value to change."""
 
     def __init__(self, field: str, told: str):
         super().__init__(f"recipe: {told}")

@@ -96,7 +96,7 @@ class Detection(Task):
     The recipe is OWL-ViT's for LiT towers (Minderer et al. 2022, table A3); CLIP towers had lr 5e-5 with text factor
     0.04, drop path 0.2 and text drop path 0.1.
 
-    Raises: TaskError for unknown data, prompts or text tower, or a side that cannot be.
+    Raises: TaskError for unknown data, prompts or text tower, or an invalid side.
 
     Example::
 

@@ -61,7 +61,7 @@ class SegmentationOptions(Options):
 class Segmentation(Task):
     """Semantic segmentation of ADE20k, Cityscapes, Pascal VOC, CamVid or any folder pair of that layout.
 
-    Raises: TaskError for a crop or a stride that cannot be.
+    Raises: TaskError for an invalid crop or stride.
 
     Example::
 

@@ -135,7 +135,7 @@ def finetune(
     Out of memory cuts the micro-batches in two and repeats the step, where the loss may be cut.
 
     Raises:
-        TaskError for a recipe that cannot be, or a checkpoint of another run; Diverged for a loss that is no number.
+        TaskError for an invalid recipe, or a checkpoint of another run; Diverged for a loss that is not finite.
         KeyboardInterrupt after the checkpoint is written.
 
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`

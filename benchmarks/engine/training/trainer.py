@@ -69,7 +69,7 @@ class Trainer:
     def obtain(self, cell: Cell, task: Task, identity: Identity) -> Trained:
         """The trained model of a cell. With candidates, the one that is best on minival at the training grid.
 
-        Raises: TaskError for a recipe or data that cannot be.
+        Raises: TaskError for an invalid recipe or invalid data.
         """
         candidates, train_key = [dict(c) for c in task.recipe.candidates], identity.train
         base = changed(task.recipe, {"candidates": ()})

@@ -24,7 +24,7 @@ def remember(place: Path, found: dict[str, Any]) -> None:
 
 
 def write_whole(place: Path, content: bytes) -> None:
-    """Write a file of the cache, whole or not at all; where that cannot be, nothing is kept."""
+    """Write a file of the cache, whole or not at all; nothing is kept where the cache cannot be written."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=place.parent, suffix=".tmp")

@@ -55,7 +55,7 @@ class Table:
         """
         try:
             return self.read([name])[name].to_pylist()
-        except (ValueError, OverflowError) as error:  # texts that are none, times that Python has not
+        except (ValueError, OverflowError) as error:  # invalid UTF-8, dates outside the range of Python
             if isinstance(error, Wrong):
                 raise
             raise Wrong(f"cannot be read: {one_line(error)}", path=self.paths[0], field=name) from error

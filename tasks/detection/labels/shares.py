@@ -12,7 +12,7 @@ SHARES = tuple(protocol("detection").value("mosaics"))
 
 
 def check_mosaics(shares: Sequence[float], side: int) -> None:
-    """Raises: TaskError for shares that are none, or a side that the tiles do not divide."""
+    """Raises: TaskError for invalid shares, or a side that the tiles do not divide."""
     good = len(shares) == len(SIZES) and min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6
     if not good:
         raise TaskError(f"mosaics {list(shares)} must be three shares (1x1, 2x2, 3x3) that sum to 1, as {list(SHARES)}")

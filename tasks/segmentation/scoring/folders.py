@@ -44,7 +44,7 @@ def score_segmentation(
         prediction_suffix, annotation_suffix: how names end; see `label_maps` for what is taken otherwise.
     Returns: fractions `mIoU mAcc aAcc`, and `IoU/NAME` of the classes that occur in annotations or predictions.
     Raises: Missing and Wrong for files that are missing, have no partner, or are of another size; values that are out
-        of range: which file, which value. TaskError for arguments that cannot be.
+        of range: which file, which value. TaskError for invalid arguments.
 
     Example: `score_segmentation("out", "annotations/validation", 150, reduce_zero_label=True).metrics["mIoU"]`
     """
