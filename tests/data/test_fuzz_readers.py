@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzz_tools import fuzzed
+from fuzz_tools import damaged, fuzzed
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -41,31 +41,6 @@ DOCUMENTS = {
 }  # fmt: skip
 
 
-def places(value: object, above: tuple = ()) -> list[tuple]:
-    """Every place in a JSON value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [above, *(p for k, v in inner for p in places(v, (*above, k)))]
-
-
-def damaged(whole: object, chance: random.Random) -> object:
-    """One value removed, doubled, renamed, or replaced by an odd one."""
-    copy = json.loads(json.dumps(whole))
-    place = chance.choice([p for p in places(copy) if p])
-    holder = copy
-    for key in place[:-1]:
-        holder = holder[key]
-    key, how = place[-1], chance.randrange(4)
-    if how == 0:
-        del holder[key]
-    elif how == 1 and isinstance(holder, list):
-        holder.insert(key, holder[key])
-    elif how == 2 and isinstance(holder, dict):
-        holder[f"{key}_"] = holder.pop(key)
-    else:
-        holder[key] = chance.choice(ODD)
-    return copy
-
-
 def outcome(read, path: Path) -> object:
     """What is read, or the error, which must be one line that begins with the file."""
     try:
@@ -82,7 +57,7 @@ def test_damaged_values(tmp_path_factory, name: str, seed: int, times: int) -> N
     chance, path = random.Random(seed), tmp_path_factory.getbasetemp() / f"{name}.json"
     value = whole
     for _ in range(times):
-        value = damaged(value, chance)
+        value = damaged(value, chance, ODD)
         if not value:
             break
     path.write_text(json.dumps(value))

@@ -13,7 +13,7 @@ import warnings
 import label_fuzz
 import numpy as np
 import pytest
-from fuzz_tools import fuzzed
+from fuzz_tools import fuzzed, places
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -121,18 +121,11 @@ def allowed_results(found, data):
     ])  # fmt: skip
 
 
-def places(value, path=()):
-    """Every place of a JSON value, as keys from the top."""
-    yield path
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places(inner, (*path, key))
-
-
 def damaged(value, draw):
     """One to three places of a JSON value replaced, taken away or doubled."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from(list(places(value))))
+        path = draw(st.sampled_from(places(value)))
         if not path:
             return copy.deepcopy(draw(JUNK))
         around = value

@@ -1,13 +1,12 @@
 """Damaged suites: cells, or one line that names the file; never a traceback, no alias that fills the memory."""
 
-import copy
 import math
 import random
 from pathlib import Path
 
 import pytest
 import yaml
-from fuzz_tools import fuzzed
+from fuzz_tools import damaged, fuzzed
 from hypothesis import strategies as st
 
 from backbones.grids import parse_schedule
@@ -36,33 +35,6 @@ LINES = [
 ]  # fmt: skip
 
 
-def places(value: object, above: tuple = ()) -> list[tuple]:
-    """Every place in a value."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [above, *(p for k, v in inner for p in places(v, (*above, k)))]
-
-
-def damage(whole: object, chance: random.Random) -> None:
-    """One value removed, doubled, renamed, wrapped, or replaced by an odd one."""
-    chosen = [p for p in places(whole) if p]
-    if not chosen:
-        return
-    place, holder = chance.choice(chosen), whole
-    for key in place[:-1]:
-        holder = holder[key]
-    key, how = place[-1], chance.randrange(5)
-    if how == 0:
-        del holder[key]
-    elif how == 1 and isinstance(holder, list):
-        holder.insert(key, holder[key])
-    elif how == 2 and isinstance(holder, dict):
-        holder[f"{key}_"] = holder.pop(key)
-    elif how == 3:
-        holder[key] = [holder[key]]
-    else:
-        holder[key] = copy.deepcopy(chance.choice(ODD))
-
-
 def outcome(path: Path) -> None:
     """The cells, each as the schema allows it, or one line that begins with the file."""
     try:
@@ -81,9 +53,9 @@ def outcome(path: Path) -> None:
 
 
 def values(folder: Path, seed: int, times: int) -> None:
-    chance, value, path = random.Random(seed), copy.deepcopy(SUITE), folder / "values.yaml"
+    chance, value, path = random.Random(seed), SUITE, folder / "values.yaml"
     for _ in range(times):
-        damage(value, chance)
+        value = damaged(value, chance, ODD, wrap=True)
     path.write_text(yaml.safe_dump(value, sort_keys=False))
     outcome(path)
 
