@@ -13,7 +13,7 @@ from benchmarks.store import Store
 
 
 def test_time_left_forgets_a_slow_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that embeds all pictures first takes 1,000 seconds, every other one ten: 98 more take 980, not 13 hours."""
+    """A step that embeds all pictures first takes 1,000 seconds, every other one ten: 98 more take 980."""
     lines: list[str] = []
     own = trainer.Trainer(Store(tmp_path), Accelerator(cpu=True), RunOptions(device="cpu"), Lines(lines.append))
     own._batch = 64
