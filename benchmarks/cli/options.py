@@ -12,7 +12,7 @@ DataRoot = Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Folder of 
 Out = Annotated[Path | None, typer.Option(help="Folder of results; default results/runs/SUITE.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as recipe.steps=50 or seeds=[0,1].")]
 Only = Annotated[
-    list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, data=, seed=; wildcards, a|b.")
+    list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, seed=, data=, protocol=; wildcards, a|b.")
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Smoke test: evaluate so many samples of a split; its rows stand apart.")

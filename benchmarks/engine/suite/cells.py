@@ -107,8 +107,8 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
     Args:
         name: of a known suite, or a path.
         settings: `key=value` changes, dotted: `seeds=[0,1]`, `tasks.0.recipe.steps=50`, `recipe.steps=50` (all tasks).
-        only: `task=classification`, `backbone=flexivit_*`, `train=8`, `data=cars98`, `seed=0`; values may be wildcards
-            and lists with `|`.
+        only: `task=classification`, `backbone=flexivit_*`, `train=8`, `data=cars98`, `protocol=knn`, `seed=0`; values
+            may be wildcards and lists with `|`.
 
     Raises: SuiteError with file and line, or the setting, for a name that there is not and a value of another type.
     What is of the right type and cannot be (a negative rate, a warm-up as long as the training) is a cell with a
