@@ -13,7 +13,7 @@ from tasks.data.boxes.protocols import Protocol, protocol_of
 from tasks.data.boxes.unusual import box_faults
 from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
-from tasks.data.errors import DataError, Missing, Wrong, shown
+from tasks.data.errors import DataError, Missing, Wrong, collected, shown
 from tasks.data.readers.files import Files, Members, listing, other_case, tar_members
 from tasks.data.scenes import scenes_folder
 from tasks.data.sets.holdout import held_out
@@ -108,16 +108,13 @@ class BoxedSet:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
             return []
-        found: list[DataError] = []
-        for split in dict.fromkeys("train" if s == "minival" else s for s in splits):
-            try:
-                self.whole(split)
-                if split == "train" and self.form.negatives:
-                    self.negatives()
-            except DataError as error:
-                if str(error) not in map(str, found):
-                    found.append(error)
-        return found
+
+        def look(split: str) -> None:
+            self.whole(split)
+            if split == "train":
+                self.negatives()
+
+        return collected(look, ("train" if s == "minival" else s for s in splits))
 
     def negatives(self) -> dict[object, list[int]]:
         """Image id -> places of the categories known to be absent, out of the card's file; {} where it has none.

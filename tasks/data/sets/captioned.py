@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
-from tasks.data.errors import DataError, Missing, Wrong, shown
+from tasks.data.errors import DataError, Missing, Wrong, collected, shown
 from tasks.data.readers.captions import (
     Listed,
     read_caption_lines,
@@ -91,18 +91,11 @@ class CaptionedSet:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
             return []
-        found: list[DataError] = []
         try:
             wanted = splits or self.splits
         except DataError as error:
             return [error]
-        for split in dict.fromkeys(("val" if self.has_val else "train") if s == "minival" else s for s in wanted):
-            try:
-                self.whole(split)
-            except DataError as error:
-                if str(error) not in map(str, found):
-                    found.append(error)
-        return found
+        return collected(self.whole, (("val" if self.has_val else "train") if s == "minival" else s for s in wanted))
 
     @property
     def _advice(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
-from tasks.data.errors import DataError, Missing, Wrong
+from tasks.data.errors import DataError, Missing, Wrong, collected
 from tasks.data.readers.classes import class_names, read_class_folders, read_class_table
 from tasks.data.readers.imagenet import read_imagenet
 from tasks.data.readers.official import read_sun397, read_torchvision
@@ -89,14 +89,7 @@ class LabelledSet:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
             return []
-        found: list[DataError] = []
-        for split in dict.fromkeys("train" if s == "minival" else s for s in splits):
-            try:
-                self.whole(split)
-            except DataError as error:
-                if str(error) not in map(str, found):
-                    found.append(error)
-        return found
+        return collected(self.whole, ("train" if s == "minival" else s for s in splits))
 
     def _advice(self, split: str) -> str:
         if self.own:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
-from tasks.data.errors import DataError, Missing, Wrong
+from tasks.data.errors import DataError, Missing, Wrong, collected
 from tasks.data.pictures import SUFFIXES
 from tasks.data.readers.files import Files, Members, passed_over, pictures_under, read_text, tar_members
 from tasks.data.readers.label_maps import IGNORE, Labels
@@ -98,14 +98,7 @@ class MaskedSet:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
             return []
-        found: list[DataError] = []
-        for split in dict.fromkeys("train" if s == "minival" else s for s in splits):
-            try:
-                self.whole(split)
-            except DataError as error:
-                if str(error) not in map(str, found):
-                    found.append(error)
-        return found
+        return collected(self.whole, ("train" if s == "minival" else s for s in splits))
 
     @property
     def _advice(self) -> str:
