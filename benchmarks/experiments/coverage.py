@@ -1,7 +1,7 @@
 """How often the report's 95 % intervals hold the truth, in worlds whose truth is known.
 
-Run: `python -m benchmarks.experiments.coverage [--worlds 400]`; prints two tables in markdown: the intervals of differences,
-and what other floors of the variance over samples would cover where units are few.
+Run: `python -m benchmarks.experiments.coverage [--worlds 400]`; prints two tables in markdown: the intervals of
+differences, and what other floors of the variance over samples would cover where units are few.
 """
 
 from __future__ import annotations
