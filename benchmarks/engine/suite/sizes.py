@@ -34,7 +34,7 @@ def size_notes(suite: Suite, data_root: str | Path) -> list[str]:
         if size is None:
             continue
         made_for = _side(cell.backbone)
-        if made_for not in (None, size):
+        if made_for is not None and made_for != size:
             place = (cell.task, str(cell.options.get("data", "")), size)
             sizes.setdefault(place, {}).setdefault(made_for, {})[cell.backbone] = None
     return [
