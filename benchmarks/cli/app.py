@@ -52,11 +52,15 @@ class Listing(StrEnum):
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
         from benchmarks.store.environment import revision
 
-        print(f"flexivit-transfer {version('flexivit-transfer')}, revision {revision() or 'unknown'}")
+        try:
+            installed = version("flexivit-transfer")
+        except PackageNotFoundError:  # a clone beside packages of the lock runs too
+            installed = "not installed"
+        print(f"flexivit-transfer {installed}, revision {revision() or 'unknown'}")
         raise typer.Exit
 
 
@@ -152,11 +156,13 @@ def plan(
     """
     from benchmarks.cost.rates import device_here
     from benchmarks.engine.plan import plan as planned
-    from benchmarks.engine.suite import load_suite
+    from benchmarks.engine.suite import load_suite, size_notes
     from benchmarks.store import Store
     from tasks.data.checks.progress import progress_shown
 
     found = load_suite(suite, data_root, settings or [], listed(only))
+    for note in size_notes(found, data_root):
+        print(f"note: {note}", file=sys.stderr)
     store, device = Store(folder_of(suite, out)), device or device_here()
     with progress_shown():
         cells = planned(found, store, data_root, device, True, rates, precision, skip_broken, limit)

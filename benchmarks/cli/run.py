@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -85,9 +86,11 @@ def run(
         os.environ["FLEXIVIT_JOBS"] = str(jobs)  # helpers inherit it
     os.environ.update(places[0])
     from benchmarks.engine.running.options import RunOptions
-    from benchmarks.engine.suite import load_suite
+    from benchmarks.engine.suite import load_suite, size_notes
 
     found = load_suite(suite, data_root, settings or [], listed(only))
+    for note in size_notes(found, data_root):
+        print(f"note: {note}", file=sys.stderr)
     if tracker:
         from benchmarks.store.trackers import check_trackers
 

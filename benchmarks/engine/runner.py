@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from backbones.grids import parse_schedule
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
 from benchmarks.engine.finite import Diverged
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
@@ -18,6 +19,7 @@ from benchmarks.engine.plan import Obstacles, rows_of
 from benchmarks.engine.running.finished import opening
 from benchmarks.engine.running.lines import Lines, write_line
 from benchmarks.engine.running.options import RunOptions, build_accelerator
+from benchmarks.engine.running.pictured import pictured
 from benchmarks.engine.running.processes import failing_together, of_main
 from benchmarks.engine.running.rows import Made, alike, asked_of, failed_row, of_view, rows_of_sweep, shown_values
 from benchmarks.engine.running.summary import Summary
@@ -32,7 +34,6 @@ from tasks.contract import Task, View
 
 __all__ = ["RunOptions", "Runner", "Summary"]
 DEFAULTS = RunOptions()
-PICTURED = 4  # grids side by side in a picture
 
 
 class Runner:
@@ -246,9 +247,10 @@ class Runner:
         samples = {view: values for view, _, values in result.rows if values is not None}
         if cell.seed or not samples:
             return
-        order = sorted(samples, key=lambda v: v.grid)
-        chosen = dict.fromkeys(order[i * (len(order) - 1) // (PICTURED - 1)] for i in range(PICTURED))
         try:
+            trained_at = () if cell.train is None else parse_schedule(cell.train).grids
+            found = {view: metrics for view, metrics, _ in result.rows if view in samples}
+            chosen = pictured(found, task.card.metric, trained_at)
             trained.model.eval()
             with self.accelerator.autocast():  # as the rows were made
                 made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)

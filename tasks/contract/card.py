@@ -117,6 +117,7 @@ class TaskCard:
         sources: where each missing part is to be had.
         cluster: name of the per-sample value that says which samples belong together (frames of one drive, captions of
             one picture); empty: each sample is on its own.
+        units: what such a cluster is called, or a sample where each is on its own; in the plural, for the page.
 
     Example::
 
@@ -132,6 +133,7 @@ class TaskCard:
     citation: str = ""
     licence: str = ""
     cluster: str = ""
+    units: str = "pictures"
 
     def __post_init__(self) -> None:
         told = self.metrics

@@ -88,7 +88,7 @@ class Retrieval(Task):
             "retrieval", PROTOCOL.version("retrieval"), metrics=METRICS,
             image_size=self.options.image_size, splits=self.data.form.sizes(),
             sources={self.options.data: self.data.card.source},
-            citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991",
+            citation="LiT: Zhai et al., CVPR 2022, arXiv:2111.07991", units="pictures with all their captions",
         )  # fmt: skip
         self._sets: dict[str, Captioned] = {}
 

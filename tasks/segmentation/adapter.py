@@ -94,12 +94,18 @@ class Segmentation(Task):
             "segmentation", version, metrics=("mIoU", "mAcc", "aAcc"), image_size=self.crop,
             splits=self.data.card_splits(), sources={chosen.data: self.data.card.source},
             citation="Zhou et al. 2017 (ADE20K); Strudel et al. 2021 (Segmenter); Beyer et al. 2023 (FlexiViT)",
-            cluster="drive" if self.data.form.drive else "",
+            cluster="drive" if self.data.form.drive else "", units=self._units(),
         )  # fmt: skip
         self.recipe = published.made()
         if faster := published.settings.get("new_parts_rate"):
             new = ("head", "neck") if chosen.head == "upernet" else ("head",)
             self.recipe = dataclasses.replace(self.recipe, lr_groups=dict.fromkeys(new, faster))
+
+    def _units(self) -> str:
+        form = self.data.form
+        if not form.drive:
+            return "pictures"
+        return f"blocks of {form.drive_block} frames" if form.drive_block else "drives"
 
     def _evaluation(self) -> tuple[int, int, tuple[float, ...], bool]:
         """Stride and shorter side in pixels, scales, flip, as the options say. Raises TaskError for invalid ones."""

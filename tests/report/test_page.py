@@ -44,6 +44,16 @@ def test_latency_is_only_what_was_measured_as_latency(store) -> None:  # noqa: F
     assert done.output.startswith(line)
 
 
+def test_what_names_a_table_stands_outside_the_box_that_scrolls(store) -> None:  # noqa: F811
+    """A caption inside would be as wide as the table: on a phone half of it was out of sight."""
+    page = build_page([store], read_report([store]).answers).partition('<script type="application/json"')[0]
+    boxes = re.findall(r'<div class="wide".*?</div>', page, re.DOTALL)
+    outside = re.sub(r'<div class="wide".*?</div>', "", page, flags=re.DOTALL)
+    named = [re.search(r'<table[^>]* aria-labelledby="([^"]+)"', box).group(1) for box in boxes if "<table" in box]
+    assert len(named) == 4 and "<caption" not in page
+    assert all(f'id="{name}"' in outside for name in named)
+
+
 def test_the_page_says_what_is_missing_and_what_a_budget_buys(store) -> None:  # noqa: F811
     rows = store.rows()
     twin = [r.row_key for r in rows if r.backbone == "flexivit_nano"]

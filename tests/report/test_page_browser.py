@@ -23,6 +23,10 @@ setTimeout(async () => {
   document.querySelectorAll("details").forEach(d => { d.open = true; });
   await wait();
   found.images = [...document.images].every(i => i.complete && i.naturalWidth);
+  found.captions = [...document.querySelectorAll(".caption, figcaption")].every(c => {
+    const box = c.getBoundingClientRect();
+    return box.left >= 0 && box.right <= innerWidth && c.scrollWidth <= c.clientWidth + 1;
+  });
   found.cues = [...document.querySelectorAll(".wide")].every(w =>
     w.nextElementSibling.hidden === w.scrollWidth <= w.clientWidth + 1);
   const until = async met => { for (let i = 0; i < 60 && !met(); i += 1) await wait(); };
@@ -89,7 +93,7 @@ def test_the_page_shows_and_obeys(store, tmp_path, width, dark) -> None:  # noqa
     found = looked_at(page, dark, width + 100)
     assert found["width"] == width and found["scroll"] <= width
     assert found["ground"] == ("rgb(22, 22, 23)" if dark else "rgb(253, 253, 252)")
-    assert found["images"] and found["cues"] and found["losses"] and found["unnamed"] == 0
+    assert found["images"] and found["cues"] and found["captions"] and found["losses"] and found["unnamed"] == 0
     assert (found["drawn"], found["without"], found["again"]) == ("6", "3", "6") and found["axis"]
     assert 0 < found["chartWidth"] <= width
     # both models at three grids: flexible 0-2, fixed 3-5, whose best is at grid 4; within 0.0472 GMACs only grid 4 is

@@ -13,14 +13,17 @@ import run_all
 from benchmarks.engine.identity import data_key
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
+from benchmarks.report.answers.comparisons import trained_at
 from benchmarks.report.answers.matrix import matrix, overall, tally
 from benchmarks.report.answers.pairwise import compare_backbones
 from benchmarks.report.answers.questions import entries
+from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.build import read_report
 from benchmarks.report.page import build_page
 from benchmarks.report.published import Published, beside, published
 from benchmarks.report.tables import latex, table_of
 from benchmarks.store import Store
+from tasks import build_task
 from tasks.contract import Recipe
 
 GRIDS = {4: 0.02e9, 8: 0.09e9, 15: 0.35e9}
@@ -122,6 +125,41 @@ def test_seeds_are_in_the_verdict_and_a_third_model_is_not(tmp_path) -> None:
     assert (again.p, again.margin, again.verdict) == (verdict.p, verdict.margin, verdict.verdict)
     cells = {c.text: c for line in matrix([only_answer(store)])[1] for c in line.cells}
     assert not any(c.hollow for c in cells.values()) and len(cells) == 2
+
+
+def test_what_a_grid_loses_that_was_never_trained(tmp_path) -> None:
+    """At grid 8 half way, in log cost, between 60 and 80 % there would be 70.5 %; there are 65."""
+    store, n = Store(tmp_path / "run"), np.arange(400)
+    levels = {4: 240, 8: 260, 15: 320}
+    for train in ("random:4,15", 8, "random:4,8,15", "random:8,15"):
+        store.append([row(store, "flexivit_nano", train, g, n < level) for g, level in levels.items()])
+    answer = only_answer(store)
+    (found,) = answer.penalties
+    assert (found.train, dict(found.neighbours)) == ("random:4,15", {"8": ("4", "15")})
+    low, own, high = (np.log(GRIDS[g]) for g in levels)
+    expected = 0.6 + 0.2 * (own - low) / (high - low) - 0.65
+    assert found.grids["8"].value == pytest.approx(expected) and round(expected, 3) == 0.055
+    ends = "[" + ", ".join(f"{100 * end:+.1f}" for end in found.grids["8"].interval()) + "]"
+    assert (
+        "At grids that it was never trained at, flexivit_nano, trained at random:4,15, loses against a line between "
+        f"the trained ones, in points: {100 * expected:+.1f} {ends} at grid 8 (between 4 and 15). "
+        "One training run each."
+    ) in answer.lines()
+    (kept,) = as_json(answer)["penalties"]
+    assert kept["value"] == pytest.approx(expected) and kept["between"] == ["4", "15"] and kept["grid"] == "8"
+    assert trained_at("random:4,8x10") == {"4", "8x10"} and trained_at("who knows") == set()
+
+
+def test_every_table_names_the_unit_of_its_intervals(store, tmp_path) -> None:
+    assert "The unit of the intervals: one of 200 pictures." in only_answer(store).lines()
+    assert "The unit of the intervals: one of 200 pictures." in build_page([store], answers(entries([store])))
+    names = {
+        ("segmentation", "camvid11"): "blocks of 10 frames", ("segmentation", "cityscapes"): "drives",
+        ("segmentation", "ade20k"): "pictures", ("retrieval", "flickr8k"): "pictures with all their captions",
+        ("image_retrieval", "cars98"): "query pictures", ("classification", "cars98"): "pictures",
+    }  # fmt: skip
+    for (task, data), name in names.items():
+        assert build_task(task, tmp_path, {"data": data}).card.units == name
 
 
 def test_retention_is_over_the_grids_that_have_a_specialist(tmp_path) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.answers.comparisons import ModelComparison, ModelRetention, comparisons, retentions
+from benchmarks.report.answers.comparisons import (
+    ModelComparison,
+    ModelPenalty,
+    ModelRetention,
+    comparisons,
+    penalties,
+    retentions,
+)
 from benchmarks.report.answers.measurements import Measurements
 from benchmarks.report.answers.points import Point, points_of, tables_of
 from benchmarks.report.answers.questions import Entry, Group, title
@@ -17,6 +24,7 @@ from benchmarks.report.statistics.sentences import (
     Wording,
     best_sentence,
     footer,
+    penalty_sentence,
     retention_sentence,
     sentence,
 )
@@ -29,6 +37,7 @@ class Answer:
     Args:
         points: every choice of the table that has a value.
         places: backbone, training and column of every choice, those without a value too.
+        penalties: what grids lose that were never trained.
         choices: those that are measured over the same samples in the usual view, of which `best` and `front` speak.
         front: share of draws in which each of `choices` is on the front of quality against MACs.
         allowance: what `best` may lose, in the unit of the metric.
@@ -41,6 +50,7 @@ class Answer:
     places: tuple[tuple[str, str, str], ...]
     comparisons: tuple[ModelComparison, ...]
     kept: tuple[ModelRetention, ...]
+    penalties: tuple[ModelPenalty, ...]
     choices: tuple[Point, ...]
     best: Best | None
     allowance: float
@@ -51,14 +61,17 @@ class Answer:
         return title(self.group)
 
     def lines(self) -> list[str]:
-        """The sentences of the table: what answers, what flexibility keeps, the best choice.
+        """The sentences of the table: what answers, what flexibility keeps, the best choice, the unit of intervals.
 
         Example: `print("\n".join(answer.lines()))`
         """
         found = [self._answer_line(c, c.answer) for c in self.answering() if c.answer is not None]
         found += [retention_sentence(k.retention, k.flexible, k.train) for k in self.kept]
+        found += [penalty_sentence(p.grids, p.neighbours, p.backbone, p.train, self.words) for p in self.penalties]
         if self.best is not None:
             found.append(self.best_line())
+        if any(p.measured for p in self.points):
+            found.append(self.words.unit_line())
         if not self.comparisons:
             found.append("No flexible model stands beside a fixed one that was trained and evaluated alike.")
         elif not any(c.comparison.verdicts for c in self.comparisons):
@@ -135,7 +148,9 @@ def answer_of(table: Sequence[Entry], points: Sequence[Point], margin: float | N
         allowance, _ = rules.allowance(top)
         best = find_best(options, allowance, rules.higher, rules.fraction, rules.alpha)
         front = tuple(front_shares(options, rules.higher).tolist())
+    missed = penalties(usual, rules.higher)
     places = tuple(dict.fromkeys((e.backbone, e.train, e.column) for e in table))
     return Answer(
-        group, rules, words, tuple(points), places, tuple(compared), tuple(kept), tuple(choices), best, allowance, front
-    )
+        group, rules, words, tuple(points), places, tuple(compared), tuple(kept), tuple(missed), tuple(choices), best,
+        allowance, front,
+    )  # fmt: skip

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backbones.grids import parse_schedule
 from benchmarks.report.answers.points import Point, is_flexible, joint_arm, made_for
 from benchmarks.report.answers.questions import grid_order
 from benchmarks.report.statistics.noninferiority import Comparison, GridVerdict, Rules, compare
-from benchmarks.report.statistics.retention import Retention, retain
+from benchmarks.report.statistics.retention import Retention, retain, untrained_penalty
 from benchmarks.report.statistics.sentences import grids_text
-from benchmarks.report.statistics.variance import Arm
+from benchmarks.report.statistics.variance import Arm, Estimate
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def comparisons(points: Sequence[Point], rules: Rules) -> list[ModelComparison]:
             if kinds[flexible] is not True or kinds[fixed] is not False or view != fixed_view:
                 continue
             answering = specialists[fixed]
-            changing = train != "-" and not train.replace("x", "").isdigit()
-            if train != fixed_train and not (changing and fixed_train == answering):
+            if train != fixed_train and not (changing(train) and fixed_train == answering):
                 continue
             grid = answering if answering in (fixed_train, None) or fixed_train == "-" else None
             found.append(compare_lines(own, theirs, rules, grid))
@@ -174,3 +174,58 @@ def retentions(points: Sequence[Point], chance: float, higher: bool = True) -> l
         if kept is not None:
             found.append(ModelRetention(name, train, kept, {g: special[g].backbone for g in grids}))
     return found
+
+
+@dataclass(frozen=True)
+class ModelPenalty:
+    """What a model loses at grids between those of its training, by grid, and the trained neighbours of each."""
+
+    backbone: str
+    train: str
+    view: str
+    grids: Mapping[str, Estimate]
+    neighbours: Mapping[str, tuple[str, str]]
+
+
+def penalties(points: Sequence[Point], higher: bool = True) -> list[ModelPenalty]:
+    """Of each model that was trained at changing grids, at every other grid between two of them that were evaluated.
+
+    Nothing is told of a grid beyond the coarsest and the finest of the training: there is no line to compare it with.
+
+    Example: `[p.grids for p in penalties(points)]`
+    """
+    found = []
+    for (backbone, train, view), own in lines_of(points).items():
+        trained = trained_at(train) if changing(train) else set()
+        grids: dict[str, Estimate] = {}
+        neighbours: dict[str, tuple[str, str]] = {}
+        for grid, point in own.items():
+            there = [p for g, p in own.items() if g in trained and p.macs]
+            below = max((p for p in there if p.macs < (point.macs or 0)), key=lambda p: p.macs or 0, default=None)
+            above = min((p for p in there if p.macs > (point.macs or 0)), key=lambda p: p.macs or 0, default=None)
+            if grid in trained or not point.macs or below is None or above is None:
+                continue
+            three = (below, point, above)
+            if (arm := joint_arm(three)) is not None:
+                low, middle, high = (float(p.macs or 0) for p in three)
+                grids[grid] = untrained_penalty(arm, (low, middle, high), higher)
+                neighbours[grid] = (below.grid, above.grid)
+        if grids:
+            found.append(ModelPenalty(backbone, train, view, grids, neighbours))
+    return found
+
+
+def changing(train: str) -> bool:
+    """Is this a schedule of several grids, and not a grid or "-"?"""
+    return train != "-" and not train.replace("x", "").isdigit()
+
+
+def trained_at(train: str) -> set[str]:
+    """Grids of a schedule, as they are named in rows; none where it cannot be read.
+
+    Example: `trained_at("random:4,8")` is `{"4", "8"}`
+    """
+    try:
+        return {str(h) if h == w else f"{h}x{w}" for h, w in parse_schedule(train).grids}
+    except ValueError:
+        return set()

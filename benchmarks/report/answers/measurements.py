@@ -30,7 +30,7 @@ class Measured:
     """Replicates of a row, and over which samples.
 
     Args:
-        samples: their number; `units` of them are independent.
+        samples: their number; `units` of them are independent, and `drawn` is what those are called.
         identity: equal where ids, clusters and their order are; only such rows are compared.
     """
 
@@ -38,6 +38,7 @@ class Measured:
     samples: int
     units: int
     identity: str
+    drawn: str = "pictures"
 
 
 class Measurements:
@@ -93,7 +94,8 @@ class Measurements:
         told = row.metrics.get(row.metric or "")
         if told is None or abs(told - replicates.whole) > TOLERANCE:
             return f"its per-sample values give {replicates.whole:.6g}, the row says {told}"
-        return Measured(replicates, len(ids), groups.units, identity)
+        drawn = task.card.units if clusters is None or task.card.cluster else "clusters"
+        return Measured(replicates, len(ids), groups.units, identity, drawn)
 
     def _task(self, row: Row, trust: bool) -> Task | str:
         """The task, or why there is none: a plug-in that is not installed here, or code that is not trusted."""

@@ -37,5 +37,7 @@ def wording_of(row: Row, points: Sequence[Point]) -> Wording:
     measured = next((p.measured[0] for p in points if p.measured), None)
     if measured is None:
         return dataclasses.replace(named, samples=row.images or 0)
-    clusters = "clusters" if measured.units < measured.samples else ""
-    return dataclasses.replace(named, samples=measured.samples, units=measured.units, clusters=clusters)
+    clusters = measured.drawn if measured.units < measured.samples else ""
+    return dataclasses.replace(
+        named, samples=measured.samples, units=measured.units, clusters=clusters, drawn=measured.drawn
+    )

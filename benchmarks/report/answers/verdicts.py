@@ -23,6 +23,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
         "unit": answer.words.unit, "scale": answer.words.scale, "higher_is_better": answer.rules.higher,
         "chance": answer.words.chance, "margin": answer.rules.margin, "share": answer.rules.share,
         "alpha": answer.rules.alpha, "samples": answer.words.samples, "independent": answer.words.units or None,
+        "independent_units": answer.words.drawn or None,
         "comparisons": [_comparison(c) for c in answer.comparisons],
         "retention": [
             {
@@ -33,6 +34,13 @@ def as_json(answer: Answer) -> dict[str, Any]:
                 "gaps": dict(zip(k.retention.grids, k.retention.gaps, strict=True)),
             }
             for k in answer.kept
+        ],
+        "penalties": [
+            {
+                "backbone": p.backbone, "train": p.train, "grid": grid, "between": list(p.neighbours[grid]),
+                "value": own.value, "interval": list(own.interval()), "se": own.se, "df": own.df, "scope": own.scope,
+            }
+            for p in answer.penalties for grid, own in p.grids.items()
         ],
         "choices": [
             {

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.report.statistics.draws import Choice, Deviations, deviations
 from benchmarks.report.statistics.noninferiority import Rules
-from benchmarks.report.statistics.variance import ALPHA, Arm
+from benchmarks.report.statistics.variance import ALPHA, Arm, least_variance
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,17 @@ def _chosen_on_halves(choices: Sequence[Choice], sign: int) -> float:
 def pair_errors(choices: Sequence[Choice], found: Deviations, fraction: bool) -> np.ndarray:
     """Standard errors [C, C] of all differences, each as in a comparison of the two; the training runs of one model
     are the same at all its grids, so there they are paired."""
-    floor = 2 / (choices[0].arm.units + 2) ** 2 if fraction else 0.0
+    units, whole = choices[0].arm.units, np.array([c.arm.all_or_none for c in choices])
     noise = (found.seeds**2).sum(1)
     crossed = np.array([interaction(c.arm) for c in choices])
     models = np.array([c.model for c in choices])
     errors = np.zeros((len(choices), len(choices)))
     for i, own in enumerate(choices):
-        samples = np.maximum(((found.samples[i] - found.samples) ** 2).sum(1), floor)
+        apart = found.samples[i] - found.samples
+        samples = (apart**2).sum(1)
+        for alike in (True, False) if fraction else ():
+            pairs = (whole & whole[i]) == alike
+            samples[pairs] = np.maximum(samples[pairs], least_variance(apart[pairs], units, alike))
         seeds = ((found.seeds[i] - found.seeds) ** 2).sum(1)
         total = np.maximum(samples + noise[i] + noise - crossed[i] - crossed, np.maximum(samples, seeds))
         for j in np.flatnonzero(models == models[i]).tolist():

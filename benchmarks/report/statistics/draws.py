@@ -41,7 +41,8 @@ def choice_of(
 ) -> Choice:
     """A choice out of the replicates of each seed at one grid."""
     values = np.array([[r.whole] for r in seeds])
-    arm = Arm(values, np.array([[r.without] for r in seeds]), units, trained)
+    without = np.array([[r.without] for r in seeds])
+    arm = Arm(values, without, units, trained, all_or_none=all(r.all_or_none for r in seeds))
     return Choice(name, arm, cost, model, np.mean([r.halves for r in seeds], axis=0))
 
 

@@ -27,11 +27,13 @@ class Groups:
         index: int64 [N] from 0 to `number - 1`.
         number: K, at most 400.
         units: independent units: samples, or clusters where there are any.
+        unit: int64 [N], the unit of each sample.
     """
 
     index: np.ndarray
     number: int
     units: int
+    unit: np.ndarray
 
     @property
     def samples(self) -> int:
@@ -58,15 +60,15 @@ def deal_groups(samples: int, clusters: np.ndarray | None = None, limit: int = M
     Example: `deal_groups(50_000).number` is 400
     """
     if clusters is None:
-        unit, count = np.arange(samples), samples
+        unit, count = np.arange(samples, dtype=np.int64), samples
     else:
         if len(clusters) != samples:
             raise ValueError(f"{len(clusters)} cluster names for {samples} samples")
         names, unit = np.unique(clusters, return_inverse=True)
-        count = len(names)
+        unit, count = unit.astype(np.int64), len(names)
     if count <= limit:
-        return Groups(unit.astype(np.int64), count, count)
-    return Groups((np.random.default_rng(0).permutation(count) % limit)[unit], limit, count)
+        return Groups(unit, count, count, unit)
+    return Groups((np.random.default_rng(0).permutation(count) % limit)[unit], limit, count, unit)
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,14 @@ class Replicates:
         whole: over all samples.
         without: float64 [K], without each group.
         halves: float64 [SPLITS, 2], over the two halves of each split.
+        all_or_none: has every unit by itself the value 0 or 1? So pictures that are right or wrong, and never blocks of
+            pixels. False where a unit has no value by itself (AP).
     """
 
     whole: float
     without: np.ndarray
     halves: np.ndarray
+    all_or_none: bool = False
 
     @property
     def finite(self) -> bool:
@@ -98,13 +103,21 @@ def replicates_of_sums(terms: np.ndarray, metric: Metric, groups: Groups) -> Rep
 
     Example: `replicates_of_sums(np.stack([right, ones], 1), lambda s: s[:, 0] / s[:, 1], deal_groups(len(right)))`
     """
+    shape = (-1, *np.shape(terms)[1:])
     flat = np.asarray(terms, np.float64).reshape(len(terms), -1)
-    member = csr_matrix((np.ones(len(flat)), (groups.index, np.arange(len(flat)))), (groups.number, len(flat)))
-    by_group = member @ flat
+    by_group = _summed(flat, groups.index, groups.number)
     total = by_group.sum(0)
     first = groups.halves().astype(np.float64) @ by_group
     sums = np.concatenate([total[None], total - by_group, first, total - first])
-    return _replicates(metric(sums.reshape(-1, *np.shape(terms)[1:])), groups)
+    units = _summed(flat, groups.unit, groups.units)
+    alone = metric(units[units.any(1)].reshape(shape))  # a unit without labels has no value
+    all_or_none = bool(np.isin(alone[np.isfinite(alone)], (0.0, 1.0)).all())
+    return _replicates(metric(sums.reshape(shape)), groups, all_or_none)
+
+
+def _summed(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """Sums [count, T] of values [N, T] that have the same place."""
+    return csr_matrix((np.ones(len(values)), (places, np.arange(len(values)))), (count, len(values))) @ values
 
 
 def replicates_of_weights(resampled: Callable[[np.ndarray], np.ndarray], groups: Groups) -> Replicates:
@@ -124,6 +137,6 @@ def replicates_of_weights(resampled: Callable[[np.ndarray], np.ndarray], groups:
     return _replicates(np.concatenate(values), groups)
 
 
-def _replicates(values: np.ndarray, groups: Groups) -> Replicates:
+def _replicates(values: np.ndarray, groups: Groups, all_or_none: bool = False) -> Replicates:
     halves = values[1 + groups.number :].reshape(2, SPLITS).T
-    return Replicates(float(values[0]), np.asarray(values[1 : 1 + groups.number], np.float64), halves)
+    return Replicates(float(values[0]), np.asarray(values[1 : 1 + groups.number], np.float64), halves, all_or_none)

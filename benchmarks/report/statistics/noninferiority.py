@@ -25,7 +25,7 @@ class Rules:
         share: of what the fixed model reaches above chance, that it may lose at most.
         chance: of the metric without learning anything; None where it is not known.
         higher: is more better?
-        fraction: is it a metric from 0 to 1?
+        fraction: is it a metric from 0 to 1? Then its variance has a floor (`least_variance`).
         alpha: the chance of any wrong verdict in one comparison.
     """
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.statistics.best import Best
 from benchmarks.report.statistics.draws import Choice
+from benchmarks.report.statistics.jackknife import MAX_GROUPS
 from benchmarks.report.statistics.noninferiority import GridVerdict
 from benchmarks.report.statistics.retention import Across, Retention
+from benchmarks.report.statistics.variance import Estimate
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Wording:
         unit: of the metric as it is shown: "%" or "m"; differences of per cent are points.
         scale: what values are multiplied with to be shown, 100 for per cent.
         samples: how many there are, and what they are called ("pictures").
-        units: how many independent units there are, where samples come in `clusters` ("blocks"); "" where each sample
-            stands for itself.
+        units: how many independent units there are, where samples come in `clusters` ("blocks of 10 frames"); "" where
+            each sample stands for itself.
+        drawn: what independent units are called ("pictures with all their captions"); "" as `noun` or `clusters`.
         chance: of the metric, None where it is not known.
         digits: decimals of a value.
     """
@@ -32,6 +35,7 @@ class Wording:
     noun: str = "pictures"
     units: int = 0
     clusters: str = ""
+    drawn: str = ""
     chance: float | None = None
     digits: int = 1
 
@@ -43,6 +47,18 @@ class Wording:
         """`5,000 pictures`, `701 frames in 23 blocks`."""
         text = f"{self.samples:,} {self.noun}"
         return f"{text} in {self.units:,} {self.clusters}" if self.clusters else text
+
+    def unit_line(self) -> str:
+        """What stays together when intervals are made.
+
+        Example: `Wording(samples=233, units=25, clusters="blocks of 10 frames").unit_line()` is `The unit of the
+        intervals: one of 25 blocks of 10 frames (233 pictures), left out as a whole.`
+        """
+        count = self.units if self.clusters else self.samples
+        named = self.drawn or self.clusters or self.noun
+        whole = f" ({self.samples:,} {self.noun}), left out as a whole" if self.clusters else ""
+        dealt = f"; they are left out in {MAX_GROUPS} groups, dealt at random" if count > MAX_GROUPS else ""
+        return f"The unit of the intervals: one of {count:,} {named}{whole}{dealt}."
 
     def value(self, value: float) -> str:
         """`55.0 %`."""
@@ -165,6 +181,23 @@ def retention_sentence(found: Retention, flexible: str, train: str = "-") -> str
     return (
         f"One set of weights ({flexible}{trained}) keeps {numbers} of what the specialists reach above chance, "
         f"at {grids_text(found.grids)}.{hollow}"
+    )
+
+
+def penalty_sentence(
+    found: Mapping[str, Estimate], neighbours: Mapping[str, tuple[str, str]], backbone: str, train: str, words: Wording
+) -> str:
+    """What a model loses at grids that it was never trained at, each against a line between its trained neighbours."""
+    parts = []
+    for grid, own in found.items():
+        low, high = (f"{words.scale * end:+.{words.digits}f}" for end in own.interval())
+        between = " and ".join(neighbours[grid])
+        parts.append(f"{words.scale * own.value:+.{words.digits}f} [{low}, {high}] at grid {grid} (between {between})")
+    unit = f", in {words.points}" if words.points else ""
+    hollow = " One training run each." if any(own.hollow for own in found.values()) else ""
+    return (
+        f"At grids that it was never trained at, {backbone}, trained at {train}, loses against a line between the "
+        f"trained ones{unit}: {'; '.join(parts)}.{hollow}"
     )
 
 

@@ -18,6 +18,8 @@ from scipy.special import stdtrit
 from benchmarks.report.statistics.jackknife import Replicates
 
 ALPHA = 0.05
+STILL = 1e-12  # of a number from 0 to 1: what moves it by less leaves it as it is
+SPEAKING = 2 + 1e-6  # units: of no more of them nobody knows what the next one would say
 Scope = Literal["recipes", "weights"]
 
 
@@ -31,6 +33,7 @@ class Arm:
         units: independent samples or clusters.
         trained: False where nothing is trained, so that there is no noise of training.
         keys: of the rows, [S * M]; two arms of the same keys are the same measurement.
+        all_or_none: had every unit the value 0 or 1 in every run?
     """
 
     values: np.ndarray
@@ -38,6 +41,7 @@ class Arm:
     units: int
     trained: bool = True
     keys: tuple[str, ...] = ()
+    all_or_none: bool = False
 
     def __post_init__(self) -> None:
         seeds, grids, groups = self.without.shape
@@ -66,7 +70,8 @@ def arm_of(seeds: Sequence[Sequence[Replicates]], units: int, **more: Any) -> Ar
     Example: `arm_of([[at_8] for at_8 in replicates_of_each_seed], groups.units)`
     """
     values = np.array([[r.whole for r in grids] for grids in seeds], np.float64)
-    return Arm(values, np.array([[r.without for r in grids] for grids in seeds], np.float64), units, **more)
+    without = np.array([[r.without for r in grids] for grids in seeds], np.float64)
+    return Arm(values, without, units, all_or_none=all(r.all_or_none for grids in seeds for r in grids), **more)
 
 
 @dataclass(frozen=True)
@@ -151,8 +156,8 @@ def estimate(function: Callable[..., Any], arms: Sequence[Arm], floor: bool = Fa
 
     Args:
         function: smooth; one array [M, ...] an arm (its mean over seeds at each of its grids) to an array [...].
-        floor: for a metric or a difference of metrics from 0 to 1: no finite set shows that two models never differ,
-            so the variance over samples is at least `2 / (n + 2)**2`.
+        floor: for a metric or a difference of metrics from 0 to 1: the variance over samples is never below
+            `least_variance`.
 
     Raises: ValueError where the arms were measured over other groups of samples.
 
@@ -163,9 +168,10 @@ def estimate(function: Callable[..., Any], arms: Sequence[Arm], floor: bool = Fa
         raise ValueError(f"arms of different samples: {', '.join(f'{a.units} in {a.groups} groups' for a in arms)}")
     means = [arm.values.mean(0) for arm in arms]
     left = [arm.without.mean(0) for arm in arms]
-    samples = _spread(np.asarray(function(*left)))
+    without = np.broadcast_to(function(*left), groups)
+    samples = _spread(without)
     if floor:
-        samples = max(samples, 2 / (units + 2) ** 2)
+        samples = max(samples, float(least_variance(without, units, all(a.all_or_none for a in arms))))
     seeds, interaction, lenders = [0.0] * len(arms), [0.0] * len(arms), [-1] * len(arms)
     for place, arm in enumerate(arms):
         if arm.noisy:
@@ -182,6 +188,31 @@ def estimate(function: Callable[..., Any], arms: Sequence[Arm], floor: bool = Fa
     retrainable = any(arm.trained for arm in arms)
     value = float(np.asarray(function(*means)))
     return Estimate(value, parts, "recipes" if owners else "weights", retrainable, bool(borrowers))
+
+
+def least_variance(without: np.ndarray, units: int, all_or_none: bool) -> np.ndarray:
+    """What the variance over samples of a number from 0 to 1 is at least, [...].
+
+    No finite set shows that two models never differ. Where units are all or nothing, the floor is `2 / (n + 2)**2`, as
+    if two more of them spoke against each other (Bonett and Price, Journal of Educational and Behavioral Statistics 37
+    (2012), where no pair is discordant). Where a unit holds many answers (a block of frames, a picture of boxes), units
+    show by themselves how much they vary and 0 is enough, but where no more than two of them speak at all.
+
+    Args:
+        without: [..., K], the number without each group of units. Their number that speaks is `(sum v**2)**2 /
+            sum v**4` of the deviations v: m of m units alike, 1 where one of them makes up all of the variance.
+        units: n.
+        all_or_none: has every unit the value 0 or 1?
+
+    Example: `least_variance(np.full(25, 0.3), 25, False)` is `2 / 27**2`
+    """
+    floor = 2 / (units + 2) ** 2
+    if all_or_none:
+        return np.full(without.shape[:-1], floor)
+    squares = (without - without.mean(-1, keepdims=True)) ** 2
+    second, fourth = squares.sum(-1), (squares**2).sum(-1)
+    few = (second < STILL**2) | (second**2 <= SPEAKING * fourth)
+    return np.where(few, floor, 0.0)
 
 
 def _spread(values: np.ndarray) -> float:

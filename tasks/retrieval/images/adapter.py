@@ -55,7 +55,7 @@ class ImageRetrieval(Task):
             "image_retrieval", PROTOCOL.version("image_retrieval"), metrics=("R@1", "mAP@R"),
             image_size=self.options.image_size, splits=self.data.form.sizes(),
             sources={self.options.data: self.data.card.source},
-            citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505",
+            citation="mAP@R: Musgrave et al., ECCV 2020, arXiv:2003.08505", units="query pictures",
         )  # fmt: skip
         self._sets: dict[str, Labelled] = {}
 

@@ -69,7 +69,7 @@ class Landmarks(Task):
             metrics=("mAP_medium", "mAP_hard", "mAP_easy"),
             image_size=self.options.image_size, splits={"test": None},
             sources={self.options.data: self.data.card.source},
-            citation="Radenovic et al., CVPR 2018, arXiv:1803.11285",
+            citation="Radenovic et al., CVPR 2018, arXiv:1803.11285", units="query pictures",
         )  # fmt: skip
 
     def reads(self, splits: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """The best, the cheap and sure one, and the front: against comparisons of two, clear cases and the winner's curse."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -7,7 +9,7 @@ from scipy.stats import t as student
 from worlds import anova, arm, choice, mean_replicates, runs
 
 from benchmarks.report.statistics.best import find_best, pair_errors
-from benchmarks.report.statistics.draws import deviations
+from benchmarks.report.statistics.draws import choice_of, deviations
 from benchmarks.report.statistics.front import front_shares
 from benchmarks.report.statistics.jackknife import deal_groups
 from benchmarks.report.statistics.power import decidable, needs_samples, needs_seeds, rescaled
@@ -41,6 +43,25 @@ def test_errors_of_all_pairs_are_those_of_comparisons() -> None:
     assert variance.df == 6
     drawn = variance.draw(20_000)
     assert drawn.var(1) == pytest.approx(((variance.samples**2).sum(1) + 1.5 * (variance.seeds**2).sum(1)), rel=0.1)
+
+
+def test_errors_of_pairs_have_the_floor_of_comparisons() -> None:
+    """Pictures that are right or wrong; pictures of many answers; the same answers twice."""
+    values = np.random.default_rng(0).random((2, 40))
+    groups = deal_groups(40)
+    whole = [choice("a", np.ones((1, 40)), 1.0), choice("b", np.ones((1, 40)), 2.0)]
+    parts = [
+        choice_of(n, [mean_replicates(v, groups)], 40, 1.0, n) for n, v in zip("cde", values[[0, 1, 1]], strict=True)
+    ]
+    choices = [*whole, *parts]
+    errors = pair_errors(choices, deviations(choices), fraction=True)
+    for i, j in itertools.permutations(range(5), 2):
+        pair = estimate(lambda x, y: x[0] - y[0], [choices[i].arm, choices[j].arm], floor=True)
+        assert errors[i, j] == pytest.approx(pair.se)
+    assert errors[0, 1] == errors[3, 4] == pytest.approx(2**0.5 / 42)
+    small = [choice_of(c.name, [mean_replicates(0.5 + v / 100, groups)], 40, 1.0, c.name)
+             for c, v in zip(parts, values, strict=False)]  # fmt: skip
+    assert pair_errors(small, deviations(small), fraction=True)[0, 1] < 0.001
 
 
 def test_the_best_is_told_with_what_could_be_best_and_what_is_surely_as_good() -> None:

@@ -105,6 +105,12 @@ def test_other_units_clusters_and_small_margins() -> None:
     found = dataclasses.replace(verdict("yes", 0.0, 0.02), margin=0.2285)
     text = said(found, True, metres)
     assert "+0.00 m [-0.0" in text and "margin 0.23" in text and "701 frames in 23 blocks" in text
+    assert metres.unit_line() == "The unit of the intervals: one of 23 blocks (701 frames), left out as a whole."
+    captions = Wording(samples=1000, units=1000, drawn="pictures with all their captions")
+    assert captions.unit_line() == (
+        "The unit of the intervals: one of 1,000 pictures with all their captions; they are left out in 400 groups, "
+        "dealt at random."
+    )
     small = dataclasses.replace(verdict("yes", 0.0001, 0.0001), margin=0.0005)
     assert "+0.01 points [" in said(small) and "margin 0.05" in said(small)
     assert "-0.0 " not in said(verdict("yes", -0.0001, 0.004))  # no negative zero

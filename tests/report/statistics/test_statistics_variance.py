@@ -1,5 +1,7 @@
 """Variances against the analysis of variance, plain loops and what must not change them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,11 +11,14 @@ from worlds import anova, arm, by_loops, mean_replicates, runs
 
 from benchmarks.report.statistics.jackknife import (
     MAX_GROUPS,
+    Groups,
+    Replicates,
     deal_groups,
     replicates_of_sums,
     replicates_of_weights,
 )
-from benchmarks.report.statistics.variance import Arm, estimate
+from benchmarks.report.statistics.variance import Arm, arm_of, estimate
+from tasks.contract.task import sums_of_mean
 
 
 def minus(a, b):
@@ -85,6 +90,54 @@ def test_no_finite_set_shows_that_two_models_never_differ() -> None:
     assert estimate(minus, [arm(same), arm(same)]).se == 0
 
 
+def iou(sums: np.ndarray) -> np.ndarray:
+    """Of summed counts [R, 2, C]."""
+    return (sums[:, 0] / np.maximum(sums[:, 1], 1)).mean(1)
+
+
+def blocks(seed: int, share: float, groups: Groups) -> Replicates:
+    """mIoU of three classes in pictures of 10,000 pixels, of which about `share` are right."""
+    union = np.random.default_rng(9).integers(2_000, 4_000, (groups.samples, 3))
+    right = np.random.default_rng(seed).normal(share, 0.02, (groups.samples, 1)).clip(0, 1) * union
+    return replicates_of_sums(np.stack([right.round(), union], 1), iou, groups)
+
+
+def test_units_of_many_answers_show_by_themselves_how_much_they_vary() -> None:
+    """25 blocks of ten pictures: a floor for 25 answers of right or wrong would be 10.8 points of mIoU."""
+    groups = deal_groups(250, np.repeat(np.arange(25), 10))
+    a, b = blocks(1, 0.6, groups), blocks(2, 0.59, groups)
+    arms = [arm_of([[x]], 25) for x in (a, b)]
+    assert not a.all_or_none and not arms[0].all_or_none
+    found, plain = estimate(minus, arms, floor=True), estimate(minus, arms)
+    left = a.without - b.without
+    assert found.se == plain.se == pytest.approx((24 / 25 * ((left - left.mean()) ** 2).sum()) ** 0.5)
+    assert found.half_width() < 0.01
+    floor = 2**0.5 / 27
+    same = arm_of([[dataclasses.replace(a, without=a.without.copy())]], 25)
+    assert estimate(minus, [arms[0], same], floor=True).se == pytest.approx(floor)  # nothing is seen of how they differ
+    one = dataclasses.replace(a, without=a.without + 1e-4 * (np.arange(25) == 7))
+    assert estimate(minus, [arms[0], arm_of([[one]], 25)], floor=True).se == pytest.approx(floor)  # nearly nothing
+    three = dataclasses.replace(a, without=a.without + 1e-4 * (np.arange(25) % 10 == 3))
+    assert estimate(minus, [arms[0], arm_of([[three]], 25)], floor=True).se < 1e-3
+    by_weights = replicates_of_weights(lambda weights: (weights @ np.linspace(0, 1, 250)) / weights.sum(1), groups)
+    assert not by_weights.all_or_none
+
+
+def test_answers_in_clusters_are_all_or_none_where_whole_clusters_are() -> None:
+    right = np.repeat(np.arange(60) > 0, 5).astype(float)  # captions of 60 pictures, all right but those of one
+    names = np.repeat(np.arange(60), 5)
+    once = estimate(lambda x: x[0], [arm(right[None, ::5])], floor=True)
+    five = estimate(lambda x: x[0], [arm(right[None], deal_groups(300, names))], floor=True)
+    assert (five.value, five.se) == pytest.approx((once.value, once.se)) and once.se == pytest.approx(2**0.5 / 62)
+    right[::7] = 0  # in between
+    assert not mean_replicates(right, deal_groups(300, names)).all_or_none
+    assert mean_replicates(right, deal_groups(300)).all_or_none
+    many = np.repeat(np.arange(900) % 2, 2).astype(float)  # more clusters than groups: units count, not groups
+    assert mean_replicates(many, deal_groups(1800, np.arange(1800) // 2)).all_or_none
+    unlabelled = replicates_of_sums(*sums_of_mean(np.array([1.0, np.nan, 0.0])), deal_groups(3))
+    assert unlabelled.all_or_none
+
+
 def test_more_than_400_samples_are_dealt_at_random_whatever_the_order_of_the_file() -> None:
     groups = deal_groups(4000)
     assert groups.number == MAX_GROUPS and (np.bincount(groups.index) == 10).all() and groups.units == 4000
@@ -119,10 +172,6 @@ def test_sums_by_group_and_weights_in_blocks_are_one_metric(samples, monkeypatch
     """A mean IoU of three classes, by sums of counts and by 0-1 weights."""
     counts = np.random.default_rng(0).integers(0, 50, (samples, 2, 3)).astype(float)
     counts[:, 1] += counts[:, 0]
-
-    def iou(sums):
-        return (sums[:, 0] / np.maximum(sums[:, 1], 1)).mean(1)
-
     seen = []
 
     def resampled(weights):
