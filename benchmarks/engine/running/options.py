@@ -57,6 +57,15 @@ def evaluation_batch(device: torch.device, side: int) -> int:
     return max(16, min(512, 512 * 240**2 // max(side, 1) ** 2))
 
 
+def joined_pictures(side: int) -> int:
+    """Pictures that batches are joined to where a budget has room for more: 2,048 of 240 pixels a side, fewer of larger
+    ones, because they wait where the model computes.
+
+    Example: `joined_pictures(480)` is 512
+    """
+    return max(64, min(2048, 2048 * 240**2 // max(side, 1) ** 2))
+
+
 def token_limit(device: torch.device, asked: int | None) -> int | None:
     """Tokens of a forward pass: as asked, else all on a CPU and 256 pictures at grid 15 on a GPU."""
     return asked or (57_600 if device.type == "cuda" else None)

@@ -26,7 +26,7 @@ from benchmarks.engine.identity import Identity, candidate_key
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.randomness import seed_of
 from benchmarks.engine.running.lines import Lines
-from benchmarks.engine.running.options import RunOptions, evaluation_batch, token_limit
+from benchmarks.engine.running.options import RunOptions, evaluation_batch, joined_pictures, token_limit
 from benchmarks.engine.running.processes import failing_together, of_main
 from benchmarks.engine.running.summary import duration
 from benchmarks.engine.suite import Cell, changed
@@ -225,7 +225,8 @@ class Trainer:
         a = self.accelerator
         return sweep(
             task, model, views, split, device=a.device, batch=self._decoded(task),
-            token_budget=token_limit(a.device, self.options.token_budget), workers=self.workers,
+            token_budget=token_limit(a.device, self.options.token_budget),
+            most=joined_pictures(task.card.image_size), workers=self.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
             skip=may_skip(task, self.options.skip_broken), limit=limit, progress=self._looking(split, len(views)),
         )  # fmt: skip
