@@ -17,6 +17,7 @@ from benchmarks.engine.batches.forking import started
 from benchmarks.engine.batches.joining import Waiting, apart, joined
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import Skipped
+from benchmarks.engine.bfloat16 import bfloat16_weights
 from benchmarks.engine.finite import Watch
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.running.processes import failing_together
@@ -35,6 +36,7 @@ class SweepResult:
         images: of the split's parts together, each counted once.
         notes: for the row.
         skipped: by split: how many pictures, and the first of them.
+        bfloat16: whether the backbone's blocks held bfloat16 weights.
     """
 
     rows: list[tuple[View, dict[str, float], dict[str, Any] | None]]
@@ -43,6 +45,7 @@ class SweepResult:
     images: int = 0
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, Any] = field(default_factory=dict)
+    bfloat16: bool = False
 
 
 class Lane:
@@ -137,6 +140,7 @@ def sweep(
     world: int = 1,
     skip: bool = False,
     limit: int | None = None,
+    bfloat16: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SweepResult:
     """Evaluate every batch under every view before the next batch is read.
@@ -154,6 +158,7 @@ def sweep(
         autocast: context of reduced precision, such as `accelerator.autocast`.
         skip: pass over pictures that cannot be read; they are counted in the result.
         limit: of a smoke test, samples of each part; None: all of them.
+        bfloat16: weights and residual stream of the backbone's blocks in bfloat16; `result.bfloat16`: it could be done.
         progress: called with images done, images in all, images a second.
 
     Raises: TaskError for an empty split, and for a picture that cannot be read unless they are skipped.
@@ -173,8 +178,11 @@ def sweep(
                 lane.narrow(part, task.smoke(part, len(loader.dataset), limit))  # type: ignore[arg-type]
         skipped = {part: Skipped(part) for part, _ in parts}
         total = sum(len(chunk) for _, loader in parts for chunk in cast(Iterable[list[int]], loader.batch_sampler))
-        with failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(), Watch(model) as watch:
-            before = None
+        with (
+            failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(),
+            bfloat16_weights(model, bfloat16) as kept, Watch(model) as watch,
+        ):  # fmt: skip
+            result.bfloat16, result.notes, before = bfloat16 and not kept, [*result.notes, *kept], None
             for part, found in ahead(_stream(parts, skipped), device):
                 if before is not None and part != before:
                     for lane in lanes:
