@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -246,14 +247,20 @@ class Trainer:
 
     def _progress(self) -> Callable[[int, int, float, dict[str, float]], None]:
         last = time.perf_counter()
+        # the first steps compile, read and embed what the later ones only take up
+        told: deque[tuple[float, int]] = deque(maxlen=6)
 
         def show(step: int, steps: int, rate: float, values: dict[str, float]) -> None:
             nonlocal last
             if self.trackers:
                 self.trackers.training(step, steps, {**values, "images_per_second": rate})
-            if time.perf_counter() - last < self.lines.every and step < steps:
+            now = time.perf_counter()
+            if now - last < self.lines.every and step < steps:
                 return
-            last = time.perf_counter()
+            last = now
+            if told and now > told[0][0]:
+                rate = (step - told[0][1]) * self._batch / (now - told[0][0])
+            told.append((now, step))
             left = (steps - step) * self._batch / rate if rate else 0.0
             scalars = " ".join(f"{k} {v:.3f}" for k, v in values.items())
             self.lines.progress(f"step {step}/{steps} {scalars} {rate:.0f} img/s {duration(left)} left")
