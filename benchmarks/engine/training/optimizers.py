@@ -58,7 +58,8 @@ def is_locked(name: str, recipe: Recipe) -> bool:
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups by learning rate and decay; `lr` of a group is its peak. The longest prefix of `lr_groups` wins.
 
-    What a factor of 0 locks is in no group: neither clipping nor decay sees it. A prefix that no parameter has is a warning.
+    What a factor of 0 locks is in no group: neither clipping nor decay sees it. A prefix that no parameter has is a
+    warning.
 
     Raises: TaskError where nothing is trained.
     """
