@@ -1,4 +1,4 @@
-"""Groups of a recipe whose factor is 0: nothing of them moves, nothing of them counts, texts are encoded once."""
+"""What is not trained: groups of a recipe whose factor is 0, texts that are encoded once, towers kept in bfloat16."""
 
 import copy
 import dataclasses
@@ -9,15 +9,20 @@ import torch
 from accelerate import Accelerator
 from detection_tools import TinyBackbone, drawn
 from flexivit_toy import Toy
+from timm.models.vision_transformer import VisionTransformer
 from tiny_backbone import tiny
 
+from backbones import FlexiBackbone, build_backbone
+from backbones.encoder import HALF
 from backbones.grids import GridSchedule, parse_schedule
 from benchmarks.engine.training.loop import Drawn, finetune
 from benchmarks.engine.training.optimizers import build_optimizer
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
 from benchmarks.engine.training.unused import lock
-from tasks import TaskError, build_task
+from tasks import Frozen, TaskError, build_task
+from tasks.classification.models import Classifier, Locked
 from tasks.contract import Recipe
+from tasks.contract.frozen import keep_in_bfloat16
 from tasks.detection.model.detector import Detector
 from tasks.text import locked
 from tasks.text.towers import build_text_tower
@@ -159,3 +164,35 @@ def test_a_detector_trains_under_a_locked_tower_with_any_clipping(tmp_path):
         assert not training.notes
         moved = {n.split(".")[0] for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
         assert moved == {"backbone", "heads"}
+
+
+def pooled_by_attention() -> FlexiBackbone:
+    trunk = VisionTransformer(
+        img_size=56, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0, class_token=False,
+        global_pool="map",
+    )  # fmt: skip
+    return FlexiBackbone(trunk, HALF)
+
+
+@pytest.mark.parametrize("build", [lambda: build_backbone("flexivit_nano"), pooled_by_attention])
+def test_features_are_the_same_to_the_bit(build) -> None:
+    torch.manual_seed(0)
+    encoder = build()
+    grid = encoder.native_grid
+    images = torch.randint(0, 256, (2, 3, *encoder.image_size), dtype=torch.uint8)
+    model = Locked(encoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model(images, grid)
+        saved = keep_in_bfloat16(model)
+        assert torch.equal(model(images, grid), before)
+    matrices = sum(m.weight.numel() for m in encoder.modules() if isinstance(m, torch.nn.Linear))
+    assert saved >= 2 * matrices > encoder.embed_dim**2
+    assert encoder.base_kernel.dtype == torch.float32 and keep_in_bfloat16(model) == 0
+
+
+def test_what_is_trained_is_left_alone() -> None:
+    model = Classifier(build_backbone("flexivit_nano"), 3)
+    before = copy.deepcopy(model.state_dict())
+    assert keep_in_bfloat16(model) == 0
+    assert all(v.equal(before[k]) and v.dtype == before[k].dtype for k, v in model.state_dict().items())
+    assert isinstance(Locked(build_backbone("flexivit_nano")).backbone, Frozen)
