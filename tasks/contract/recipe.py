@@ -37,7 +37,7 @@ class Recipe:
     steps: int = 0
     batch: int = 512
     lr: float = 0.01
-    lr_groups: Mapping[str, float] = field(default_factory=dict)  # parameter-name prefix -> factor on `lr`
+    lr_groups: Mapping[str, float] = field(default_factory=dict)  # name prefix -> factor on `lr`; 0 locks
     optimizer: str = "sgd"  # sgd (momentum .9) | adamw | adamw_bf16 | adam | muon (for block matrices)
     schedule: str = "cosine"  # cosine | poly | constant
     warmup: int = 0  # steps, linear from 0

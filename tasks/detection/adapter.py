@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +216,19 @@ class Detection(Task):
             size_bias=chosen.size_bias,
         )  # fmt: skip
 
+    def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """Under a text tower that is not trained: `queries` [B, Q, E], each text of the training encoded once.
+
+        The loss then sees embeddings, and the gradients of an example are those of image tower and heads alone.
+        """
+        from tasks.text.locked import is_trained
+
+        targets = dict(batch.targets)
+        asked = targets.pop("asked")
+        if not is_trained(model.text):
+            targets["queries"] = model.encoded(model.text, asked, targets["tokens"].shape[1])
+        return replace(batch, targets=targets)
+
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
         """Mean over images of the sum of `class`, `l1` and `giou`; `count` is the number of images.
 
@@ -226,12 +239,15 @@ class Detection(Task):
 
         targets = batch.targets
         tokens, labels, truth, present = (targets[k] for k in ("tokens", "labels", "boxes", "present"))
+        embedded = targets.get("queries")
         if "widths" in targets:
             queries, instances, length = targets["widths"].largest()
             tokens, labels = tokens[:, :queries, :length], labels[:, :instances, :queries]
             truth, present = truth[:, :instances], present[:, :instances]
+            embedded = None if embedded is None else embedded[:, :queries]
         mask = tokens[..., 0] > 0
-        embedded = encode_tokens(model.text, tokens.flatten(0, 1)).unflatten(0, mask.shape)
+        if embedded is None:
+            embedded = encode_tokens(model.text, tokens.flatten(0, 1)).unflatten(0, mask.shape)
         found = model(batch.images, grid, embedded, mask)
         return {**detection_losses(found.logits, found.boxes, labels, truth, present), "count": len(batch)}
 

@@ -8,7 +8,9 @@ import torch
 
 from benchmarks.experiments.detection_heldout import against_chance, crossed
 from benchmarks.experiments.detection_overfit import Whole, handful, overfit, parser
-from tasks import build_task
+from benchmarks.experiments.exchanged_names import derangement, exchanged, of_run
+from benchmarks.store import Row, Store
+from tasks import TaskError, build_task
 from tasks.detection.boxes import pad_square
 from tasks.detection.labels.annotations import read_truth
 from tasks.detection.scoring.results import Detections
@@ -75,6 +77,53 @@ def test_chance_is_what_other_names_find():
     colour = {1: [1, 1, 1, 0, 0, 0], 2: [1, 1, 1, 0, 0, 0], 3: [0, 0, 0, 1, 1, 1], 4: [0, 0, 0, 1, 1, 1]}
     found = against_chance(crossed(detections(colour), truth, held_out), truth.names, held_out)
     assert found["own"] == found["same_colour"] > found["same_shape"]
+
+
+def test_derangements_leave_no_name_where_it_was():
+    random = np.random.default_rng(0)
+    drawn = {tuple(derangement(4, random).tolist()) for _ in range(200)}
+    assert len(drawn) == 9 and not any(p == i for order in drawn for i, p in enumerate(order))  # 9 = !4
+
+
+def test_exchanged_names_find_what_cannot_be_told_apart():
+    truth = read_truth(labels([1, 1, 2, 3, 4, 4]))
+    perfect = {1: [1, 1, 0, 0, 0, 0], 2: [0, 0, 1, 0, 0, 0], 3: [0, 0, 0, 1, 0, 0], 4: [0, 0, 0, 0, 1, 1]}
+    own, others = exchanged(detections(perfect), truth)["AP50"]
+    assert own == pytest.approx(1) and max(others) < 0.6 and len(others) == 20
+    blind = {k: [0.5] * 6 for k in range(1, 5)}  # as good under any name
+    for own, others in exchanged(detections(blind), truth).values():
+        assert others == pytest.approx([own] * 20) and own > 0
+
+
+def test_exchanged_names_of_a_run_are_those_of_its_rows(tmp_path):
+    root, store = tmp_path / "data", Store(tmp_path / "run")
+    options = {"data": handful(root, 4), "side": 120, "text": "tiny"}
+    task = build_task("detection", root, options)
+    truth, meter = task.truth("val"), task.meter("val")
+    count = len(truth.image_ids)
+    # each box of each picture, found under its own name
+    most = int(np.bincount(truth.image).max())
+    records = {"ids": torch.arange(count), "score": torch.zeros(count, most), "box": torch.ones(count, most, 4)}
+    records["category"] = torch.zeros(count, most, dtype=torch.int32)
+    for i in range(count):
+        own = truth.image == i
+        records["score"][i, : own.sum()] = 1.0
+        records["category"][i, : own.sum()] = torch.from_numpy(truth.category[own]).int()
+        records["box"][i, : own.sum()] = torch.from_numpy(truth.box[own]).float()
+    cell = {"task": "detection", "backbone": "flexivit_nano", "train_grid": 8, "seed": 0, "label": "cell"}
+    row = Row(
+        **cell, options=options, split="val", eval_grid=8, row_key="ab", metrics={"AP50": 1.0},
+        data_identity={"val": task.fingerprint("val")}, samples=store.save_samples("ab", records),
+    )  # fmt: skip
+    store.append([row])
+    assert meter.detections(records).score.max() == 1
+    lines = of_run(tmp_path / "run", root, "val", draws=3)
+    assert len(lines) == 3 and lines[2].startswith("| flexivit_nano | 8 | 8 | 100.00 |")
+    with pytest.raises(TaskError, match="no detection row on split 'real'"):
+        of_run(tmp_path / "run", root, "real", draws=3)
+    (tmp_path / "run" / "samples" / "ab.npz").unlink()
+    with pytest.warns(UserWarning), pytest.raises(TaskError, match="the samples of 'cell' at grid 8 are gone"):
+        of_run(tmp_path / "run", root, "val", draws=3)
 
 
 def test_a_few_steps_are_the_whole_way():

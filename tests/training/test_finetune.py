@@ -135,7 +135,8 @@ def test_groups_by_prefix_and_decay() -> None:
     trunk = model.backbone.trunk
     assert rate[id(model.head.weight)] == (0.1, 0.5) and rate[id(model.head.bias)] == (0.1, 0.0)
     assert rate[id(trunk.patch_embed.proj.weight)] == (pytest.approx(0.01), 0.5)
-    assert rate[id(trunk.pos_embed)] == (pytest.approx(0.01), 0.0) and rate[id(trunk.norm.weight)] == (0.0, 0.0)
+    assert rate[id(trunk.pos_embed)] == (pytest.approx(0.01), 0.0)
+    assert id(trunk.norm.weight) not in rate and trunk.norm.weight.requires_grad  # locked, though nobody froze it
     with pytest.warns(UserWarning, match="hed"):
         parameter_groups(model, Recipe(steps=1, lr_groups={"hed": 10.0}))
 

@@ -37,7 +37,7 @@ from benchmarks.engine.training.optimizers import (
 )
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
 from benchmarks.engine.training.statistics import tell_statistics
-from benchmarks.engine.training.unused import freeze_unused
+from benchmarks.engine.training.unused import freeze_unused, lock
 from benchmarks.store import key_of
 from tasks.contract import Batch, Recipe, Task, TaskError
 
@@ -141,7 +141,7 @@ def finetune(
         raise TaskError(f"batch {recipe.batch} cannot be cut into {cut}")
     if world > 1 and (why := alone_only(task)):
         raise TaskError(why)
-    model.to(accelerator.device)
+    lock(model.to(accelerator.device), recipe)
     if world > 1:
         few = [Drawn(dataset, seed)[place] for place in training_indices(seed, 0, 2, len(dataset))]
         shown = task.augment(model, task.collate(few).to(accelerator.device), generator("batch", seed, 0, 0))
@@ -210,7 +210,7 @@ def finetune(
                 raise
             unsaved.append(error)
 
-    model.train()
+    lock(model.train(), recipe)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with (
         deferred() as interrupted,

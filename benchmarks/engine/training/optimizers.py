@@ -41,20 +41,35 @@ def is_kernel(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and name.rsplit(".", 1)[-1].endswith("weight")
 
 
+def group_of(name: str, recipe: Recipe) -> str | None:
+    """The longest prefix of `lr_groups` that a parameter's name begins with; None: it learns at `lr`."""
+    return max((p for p in recipe.lr_groups if name == p or name.startswith(p + ".")), key=len, default=None)
+
+
+def is_locked(name: str, recipe: Recipe) -> bool:
+    """Whether a recipe locks a parameter: the factor of its group is 0.
+
+    Example: `is_locked("text.ln_final.weight", Recipe(lr_groups={"text": 0.0}))`
+    """
+    prefix = group_of(name, recipe)
+    return prefix is not None and recipe.lr_groups[prefix] == 0
+
+
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Groups by learning rate and decay; `lr` of a group is its peak. The longest prefix of `lr_groups` wins.
 
-    A prefix that no parameter has is a warning.
+    What a factor of 0 locks is in no group: neither clipping nor decay sees it. A prefix that no parameter has is a
+    warning.
 
     Raises: TaskError where nothing is trained.
     """
     groups: dict[tuple[float, float, bool], list[Tensor]] = {}
     used = set()
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        prefix = max((p for p in recipe.lr_groups if name == p or name.startswith(p + ".")), key=len, default=None)
+        prefix = group_of(name, recipe)
         used.add(prefix)
+        if not parameter.requires_grad or is_locked(name, recipe):
+            continue
         factor = 1.0 if prefix is None else recipe.lr_groups[prefix]
         decays = recipe.weight_decay if is_kernel(name, parameter) or not recipe.decay_kernels_only else 0.0
         turned = recipe.optimizer == "muon" and parameter.ndim == 2 and "blocks." in name and is_kernel(name, parameter)

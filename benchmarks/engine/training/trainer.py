@@ -35,6 +35,7 @@ from benchmarks.engine.sweep import SweepResult, sweep
 from benchmarks.engine.training.checkpoints import open_checkpoint
 from benchmarks.engine.training.embeddings import LockedFeatures
 from benchmarks.engine.training.loop import Training, finetune
+from benchmarks.engine.training.unused import lock
 from benchmarks.store import Store, write_atomically
 from benchmarks.store.trackers import Trackers
 from tasks.contract import Recipe, Task, TaskError, View
@@ -124,6 +125,9 @@ class Trainer:
         else:
             with failing_together():
                 told = self._start(cell, task, model)
+            if locked := lock(model, recipe):
+                told_of = ", ".join(f"{prefix} ({count:,} weights)" for prefix, count in locked.items())
+                self.lines.cell(f"locked, as their factor in lr_groups is 0: {told_of}")
             schedule = parse_schedule(cell.train or "")
             schedule = dataclasses.replace(schedule, seed=cell.seed)
             training = finetune(

@@ -17,6 +17,7 @@ from tasks.detection.labels.evaluation_set import labelled_picture
 from tasks.detection.labels.mosaics import INSTANCES, Tile, at_most, augmented, mosaic, padded
 from tasks.detection.labels.queries import NEGATIVES, QUERIES, add_negatives, build_queries, forbidden
 from tasks.detection.labels.shares import SHARES, SIZES
+from tasks.text.locked import Asked
 from tasks.text.prompts import template_set
 from tasks.text.towers import CONTEXT, QUIRK, longest, tokenize
 
@@ -123,7 +124,8 @@ def _absent(labels: BoxLabels) -> list[list[int]]:
 
 def collate_targets(targets: Sequence[dict[str, Tensor]], one_width: bool = False) -> dict[str, Any]:
     """Padded to the batch's largest: `tokens` [B, Q, L] (zeros), `boxes` [B, M, 4], `labels` [B, M, Q], and `present`
-    bool [B, M], which instances are real. `widths`: Q, M, L of each image. All are at least one wide.
+    bool [B, M], which instances are real. `widths`: Q, M, L of each image. All are at least one wide. `asked`: the
+    tokens once more, for a text tower that is not trained.
 
     With `one_width` they are as wide as any can be, and without `widths`: a compiler then sees one shape.
     """
@@ -135,6 +137,7 @@ def collate_targets(targets: Sequence[dict[str, Tensor]], one_width: bool = Fals
         "boxes": torch.zeros(count, instances, 4),
         "labels": torch.zeros(count, instances, queries, dtype=torch.bool),
         "present": torch.zeros(count, instances, dtype=torch.bool),
+        "asked": Asked.of([t["tokens"] for t in targets]),
     }
     for i, one in enumerate(targets):
         m, q = one["labels"].shape

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tasks.detection.model.heads import Detected, DetectionHeads
+from tasks.text.locked import Encoded
 
 
 class Detector(nn.Module):
@@ -25,6 +26,7 @@ class Detector(nn.Module):
         super().__init__()
         self.backbone, self.text = backbone, text
         self.heads = DetectionHeads(backbone.embed_dim, text.output_dim, **heads)
+        self.encoded = Encoded()  # by the text tower, while it is locked
 
     def forward(
         self, images: Tensor, grid: Any, queries: Tensor | None, mask: Tensor | None = None, normalised: bool = False
