@@ -45,7 +45,7 @@ def bfloat16_weights(model: nn.Module, wanted: bool = True) -> Iterator[list[str
 
 @contextlib.contextmanager
 def _inside(encoder: FlexiBackbone) -> Iterator[None]:
-    parts = [encoder.trunk.blocks, encoder.trunk.norm]
+    parts: list[Any] = [encoder.trunk.blocks, encoder.trunk.norm]
     tensors = [t for part in parts for t in (*part.parameters(), *part.buffers()) if t.dtype == torch.float32]
     before = [t.data for t in tensors]
     plain, own = encoder.encode, encoder.__dict__.get("encode")

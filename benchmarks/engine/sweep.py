@@ -182,7 +182,8 @@ def sweep(
             failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(),
             bfloat16_weights(model, bfloat16) as kept, Watch(model) as watch,
         ):  # fmt: skip
-            result.bfloat16, result.notes, before = bfloat16 and not kept, [*result.notes, *kept], None
+            result.bfloat16, result.notes = bfloat16 and not kept, [*result.notes, *kept]
+            before: str | None = None
             for part, found in ahead(_stream(parts, skipped), device):
                 if before is not None and part != before:
                     for lane in lanes:

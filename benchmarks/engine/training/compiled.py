@@ -51,6 +51,8 @@ class CompiledStep(nn.Module):
     Example: `step = CompiledStep(TaskStep(task, model), notes); step(batch, (8, 8))["loss"]`
     """
 
+    _compiled: Any
+
     def __init__(self, plain: nn.Module, notes: list[str]):
         super().__init__()
         torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
