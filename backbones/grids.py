@@ -18,7 +18,7 @@ METHODS = ("pi", "bilinear", "area", "norm")  # resizes of a patch kernel, see `
 FILTERS = ("bilinear", "bicubic")
 
 
-def as_pair(size: Size) -> tuple[int, int]:
+def as_pair(size: Size | Sequence[int]) -> tuple[int, int]:
     """`15 -> (15, 15)`; pairs pass. Raises ValueError for sizes below 1, and for what is neither."""
     if isinstance(size, int):
         pair = (size, size)
