@@ -194,8 +194,9 @@ def sweep(
                 done += len(found)
                 if progress:
                     progress(done, total, done / (time.perf_counter() - started))
-            for lane in lanes if before is not None else ():
-                _evaluate(lane, model, None, before, budget, watch, result)
+            if before is not None:
+                for lane in lanes:
+                    _evaluate(lane, model, None, before, budget, watch, result)
         result.images = max(result.images, sum(gathered(done)))
         for part, loader in parts:
             skipped[part].merge()
