@@ -66,7 +66,7 @@ class Runner:
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
         self._weights = evaluation_weights(str(self.accelerator.device), self._precision(), options.eval_weights)
         self._identities = Identities(self._precision(), options.limit, self._weights)
-        self._obstacles = Obstacles(options.skip_broken, self.accelerator.num_processes)
+        self._obstacles = Obstacles(options.skip_broken, self.accelerator.num_processes, connect=True)
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:
