@@ -14,7 +14,7 @@ from backbones.grids import GridSchedule
 from benchmarks.engine.identity import candidate_key, cell_key
 from benchmarks.engine.suite import Cell, cell_task
 from benchmarks.engine.training.loop import finetune
-from benchmarks.engine.training.matrices import RoundedLinear, block_matrices
+from benchmarks.engine.training.matrices import RoundedLinear, block_matrices, slow_products
 from benchmarks.report.answers.questions import asked_of
 from tasks import View
 from tasks.contract import Recipe, TaskError
@@ -83,3 +83,11 @@ def test_it_is_said_and_refused(tmp_path) -> None:
     assert {row.recipe["matrices"] for row in rows} == {"float32"}
     before = dataclasses.replace(rows[0], recipe={n: v for n, v in rows[0].recipe.items() if n != "matrices"})
     assert asked_of(before) == asked_of(rows[0])
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_a_cpu_without_bfloat16_units_is_told(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: units)
+    note = slow_products("bf16", torch.device("cpu"))
+    assert note == "" if units else "no bfloat16 units" in note
+    assert slow_products("float32", torch.device("cpu")) == slow_products("bf16", torch.device("cuda")) == ""

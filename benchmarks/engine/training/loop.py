@@ -28,7 +28,7 @@ from benchmarks.engine.suite import alone_only
 from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
 from benchmarks.engine.training.compiled import CompiledStep, TaskStep, compiles, traced
 from benchmarks.engine.training.ledger import Ledger
-from benchmarks.engine.training.matrices import block_matrices
+from benchmarks.engine.training.matrices import block_matrices, slow_products
 from benchmarks.engine.training.optimizers import (
     Averaged,
     build_optimizer,
@@ -210,6 +210,9 @@ def finetune(
                 raise
             unsaved.append(error)
 
+    if (note := slow_products(recipe.matrices, accelerator.device)) and note not in training.notes:
+        training.notes.append(note)
+        print(f"  {note}", flush=True)
     lock(model.train(), recipe)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with (

@@ -54,3 +54,17 @@ def block_matrices(model: nn.Module, kind: str) -> Iterator[int]:
     finally:
         for layer in layers:
             layer.__class__ = nn.Linear
+
+
+def slow_products(kind: str, device: torch.device) -> str:
+    """What to say where `bf16` slows a training down: a CPU without bfloat16 units emulates each product. Else "".
+
+    Example: `slow_products("float32", torch.device("cpu")) == ""`
+    """
+    if kind == "float32" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    units = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"matrices bf16: this CPU ({units}) has no bfloat16 units and takes several times as long as in float32; "
+        "--set recipe.matrices=float32 is another recipe, in rows of its own"
+    )
