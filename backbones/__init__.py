@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_REGISTRY = ("availability", "backbone_spec", "build_backbone", "list_backbones", "register_backbone")
+_REGISTRY = ("availability", "backbone_spec", "build_backbone", "download_of", "list_backbones", "register_backbone")
 _CONTRACT = ("Backbone", "BackboneSpec", "Features", "Normalisation", "WeightsError", "bound")
 _HOME = {"Encoder": "backbones.encoder", "FlexiBackbone": "backbones.flexible"}
 _HOME |= dict.fromkeys(_REGISTRY, "backbones.registry") | dict.fromkeys(_CONTRACT, "backbones.contract")

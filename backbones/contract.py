@@ -127,6 +127,26 @@ class Backbone(Protocol):
 
 
 @dataclass(frozen=True)
+class Download:
+    """Weights that are fetched before a backbone can be built, because no cache has them.
+
+    Args: what: in words, of several. url: of the server that is asked for them. without: what helps who has no
+    network. size: bytes, about; None where that is not known.
+
+    Example: `str(download)` is `the weights a.npz are not in the cache; a run downloads about 346 MB from https://...`
+    """
+
+    what: str
+    url: str
+    without: str
+    size: int | None = None
+
+    def __str__(self) -> str:
+        amount = "them" if self.size is None else f"about {self.size / 1e6:,.0f} MB"
+        return f"{self.what} are not in the cache; a run downloads {amount} from {self.url}"
+
+
+@dataclass(frozen=True)
 class BackboneSpec:
     """What is known of a backbone before it is built.
 
@@ -139,9 +159,11 @@ class BackboneSpec:
         shape: the architecture where it is known without building it, so that a plan can tell costs.
         flexible: trained at many grids? None where it is not known. Never read off a name.
         channels: of an image.
-        obstacle: `obstacle(**options)` tells why it cannot be built here and now, or None; without torch.
+        obstacle: `obstacle(**options)` tells why it cannot be built here, or None; without torch, without a network.
+        fetches: `fetches(**options)` is what would be downloaded first, or None; likewise.
         files: `files(**options)` names the files that, with the options, decide all weights, so that their hash can be
             remembered; none where weights are random. Of code of one's own, name its file too. Without torch.
+        options: names of what `build` takes; None: what its signature says.
     """
 
     name: str
@@ -155,7 +177,9 @@ class BackboneSpec:
     flexible: bool | None = None
     channels: int = 3
     obstacle: Callable[..., str | None] | None = None
+    fetches: Callable[..., Download | None] | None = None
     files: Callable[..., Sequence[str | Path]] | None = None
+    options: tuple[str, ...] | None = None
 
 
 def bound(model: nn.Module, **view: Any) -> AbstractContextManager[Any]:

@@ -133,22 +133,16 @@ def parse_schedule(text: str | int | Sequence[int], seed: int = 0) -> GridSchedu
     if isinstance(text, int):
         return GridSchedule("fixed", ((text, text),), seed=seed)
     if not isinstance(text, str):
-        return GridSchedule("fixed", (_pair_of(text),), seed=seed)
+        return GridSchedule("fixed", (as_pair(tuple(text)),), seed=seed)
     kind, _, listed = text.rpartition(":")
     kind, by = ("curriculum", "cost") if kind == "curriculum-cost" else (kind or "fixed", "step")
     try:
         if not text.isascii():  # other scripts' digits are digits to `int`
             raise ValueError
-        grids = tuple(
-            _pair_of([int(n) for n in g.split("x")]) if "x" in g else as_pair(int(g)) for g in listed.split(",")
-        )
-    except (ValueError, IndexError):
+        sides = [[int(n) for n in grid.split("x")] for grid in listed.split(",")]
+        grids = tuple(as_pair(own[0] if len(own) == 1 else tuple(own)) for own in sides)
+    except ValueError:
         raise ValueError(
             f"cannot read grid schedule {text!r}; write 15, 8x10, random:5,8,15 or curriculum:4,8,15"
         ) from None
     return GridSchedule(kind, grids, by=by, seed=seed)
-
-
-def _pair_of(sides: Sequence[int]) -> Grid:
-    """The first two numbers; IndexError for fewer."""
-    return as_pair((sides[0], sides[1]))

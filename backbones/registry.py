@@ -9,13 +9,15 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TYPE_CHECKING, Any
 
-from backbones.contract import BackboneSpec, WeightsError
+from backbones.contract import BackboneSpec, Download
 from backbones.trust import check_trusted, trusting
 from backbones.zoo import files
+from backbones.zoo.options import TIMM as TIMM_OPTIONS
+from backbones.zoo.options import check_names, check_values, names_of
 
 if TYPE_CHECKING:  # names are listed without torch and timm, which take seconds to import
     from torch import nn
@@ -28,6 +30,7 @@ TIMM = "backbones.zoo.timm_models"  # has spec_of(name) and list_timm(pattern)
 FORMS = "timm:NAME, a weights file (.npz, .safetensors, .pth), module:callable"
 
 _SPECS: dict[str, BackboneSpec] = {}
+_OWN: set[str] = set()  # names of the project's own
 _BROKEN: dict[str, str] = {}  # entry points that cannot be loaded, and why
 
 
@@ -44,6 +47,7 @@ def _own() -> dict[str, BackboneSpec]:
     for module in ZOO:
         for spec in importlib.import_module(module).SPECS:
             _SPECS.setdefault(spec.name, spec)
+            _OWN.add(spec.name)
     return _SPECS
 
 
@@ -58,6 +62,8 @@ def _load(entry: EntryPoint) -> None:
     origin = f"entry point {entry.name!r} of {entry.dist.name if entry.dist else GROUP} ({entry.value})"
     try:
         loaded = entry.load()
+        if not isinstance(loaded, BackboneSpec) and not callable(loaded):
+            raise TypeError(f"{type(loaded).__name__} is neither a BackboneSpec nor a callable")
         spec = loaded if isinstance(loaded, BackboneSpec) else BackboneSpec(entry.name, loaded)
         register_backbone(spec)
     except (Exception, SystemExit) as error:  # whatever a stranger's package does, all others still work
@@ -161,6 +167,7 @@ def build_backbone(name: str, trust: bool = True, **options: Any) -> Encoder:
     from backbones.encoder import completed
 
     spec = backbone_spec(name, trust)
+    check_options(name, options, spec)
     encoder = completed(spec.build(**options), spec.image_size, spec.native_grid)
     if encoder.flexible is None and options.get("pretrained", True):
         encoder.flexible = spec.flexible
@@ -173,34 +180,76 @@ def takes_option(name: str, option: str) -> bool:
 
     Example: `takes_option("flexivit_nano", "drop_path")`
     """
-    function: Any = backbone_spec(name).build
-    while isinstance(function, functools.partial):
-        # `module:callable` is called through a function of ours that would take anything
-        function = function.args[1] if function.func is _call else function.func
-    try:
-        known = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # written in C
-        return True
-    return option in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+    known = _option_names(name, backbone_spec(name))
+    return known is None or option in known
+
+
+def _option_names(name: str, spec: BackboneSpec | None = None) -> tuple[str, ...] | None:
+    """Options that a backbone can be built with. None: any, or nobody knows before its code is imported."""
+    if name.startswith("timm:"):
+        return TIMM_OPTIONS
+    if files.is_file_name(name):
+        return files.option_names(name)
+    if (spec := spec or _known().get(name)) is None:
+        return None
+    if spec.options is not None:
+        return spec.options
+    build: Any = spec.build
+    # `module:callable` is called through a function of ours that would take anything
+    return names_of(build.args[1] if isinstance(build, functools.partial) and build.func is _call else build)
+
+
+def check_options(name: str, options: Mapping[str, Any], spec: BackboneSpec | None = None) -> None:
+    """Look at the options of a backbone before it is built. Neither torch nor code that only `name` names is imported.
+
+    Raises: ValueError for the first that it has not, with the nearest; for a value of another kind than the project's
+        own backbones read.
+
+    Example: `check_options("flexivit_nano", {"drop_path": 0.1})`
+    """
+    check_names(name, options, _option_names(name, spec))
+    if name.startswith("timm:") or files.is_file_name(name) or name in _OWN:
+        check_values(options)
 
 
 def availability(name: str, trust: bool = True, **options: Any) -> str | None:
-    """Why a backbone cannot be built here and now, in one line; None where nothing is known to be in the way.
+    """Why a backbone cannot be built here, in one line; None where nothing is known to be in the way.
 
-    Weights are neither read nor downloaded: files and caches are looked for, and a server is asked whether it answers
-    where they are not there. timm is imported for its names alone.
+    Weights are neither read nor downloaded, and no server is asked: `download_of` tells what is fetched first. timm is
+    imported for its names alone.
 
     Example: `availability("./mine.npz")  # 'no weights file mine.npz'`
     """
     try:
-        if ":" in name and not name.startswith("timm:") and not files.is_file_name(name) and name not in _known():
+        if _findable_only(name):
             with trusting(trust):
                 check_trusted("backbone", name)
             return _findable(name)
         spec = backbone_spec(name, trust)
         return spec.obstacle(**options) if spec.obstacle else None
-    except (ValueError, WeightsError) as error:
-        return str(error)
+    except (ValueError, OSError) as error:  # a name of a file may be too long to ask for
+        return " ".join(str(error).split())
+
+
+def download_of(name: str, trust: bool = True, **options: Any) -> Download | None:
+    """What would be downloaded before a backbone is built; None where its weights are at hand, or it has none.
+
+    Nothing is downloaded and no server is asked.
+
+    Example: `download_of("flexivit_b_i1k").url`
+    """
+    try:
+        if _findable_only(name):
+            return None
+        spec = backbone_spec(name, trust)
+        return spec.fetches(**options) if spec.fetches else None
+    except (ValueError, OSError):  # `availability` says what is in the way
+        return None
+
+
+def _findable_only(name: str) -> bool:
+    """Does the name stand for code that would have to be imported to say more?"""
+    return ":" in name and not name.startswith("timm:") and not files.is_file_name(name) and name not in _known()
 
 
 def _findable(name: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.trust import check_trusted
-from tasks.contract import Task, TaskError
+from tasks.contract import Task, TaskCard, TaskError
 
 GROUP = "flexivit_transfer.tasks"
 
@@ -40,8 +40,8 @@ def _entries(group: str, path: tuple[str, ...]) -> EntryPoints:
 
 
 def _table() -> dict[str, Any]:
-    table: dict[str, Any] = dict(_BUILT_IN)
-    table.update({e.name: e for e in _entries(GROUP, tuple(sys.path))})
+    table: dict[str, Any] = {e.name: e for e in _entries(GROUP, tuple(sys.path))}
+    table.update(_BUILT_IN)  # a stranger's package takes no name of ours
     table.update(_REGISTERED)
     return table
 
@@ -69,7 +69,7 @@ def task_class(name: str) -> type[Task]:
             raise TaskError(str(error)) from None
     loaded = _loaded(name, target)
     if not (isinstance(loaded, type) and issubclass(loaded, Task)):
-        raise TaskError(f"task {name!r} is no class of tasks.Task")
+        raise TaskError(f"{_origin(name, target)} is no class of tasks.Task")
     return loaded
 
 
@@ -85,13 +85,24 @@ def _loaded(name: str, target: Any) -> Any:
             module, _, attribute = target.partition(":")
             return getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:
-        raise TaskError(f"task {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        told = " ".join(str(error).split())
+        raise TaskError(f"{_origin(name, target)} cannot be imported: {type(error).__name__}: {told}") from error
     return target
+
+
+def _origin(name: str, target: Any) -> str:
+    package = getattr(getattr(target, "dist", None), "name", "")
+    return f"task {name!r} of {package} ({target.value})" if package else f"task {name!r}"
 
 
 def build_task(name: str, root: str | Path = ".", options: dict[str, Any] | None = None, seed: int = 0) -> Task:
     """Build a task by name.
 
+    Raises: TaskError for a name, options or data that it cannot be, or a task that does not say what it is.
+
     Example: `build_task("classification", root="data", options={"data": "cars98"})`
     """
-    return task_class(name)(root=root, options=options, seed=seed)
+    task = task_class(name)(root=root, options=options, seed=seed)
+    if not isinstance(getattr(task, "card", None), TaskCard):
+        raise TaskError(f"task {name!r} has no card: it needs a TaskCard of that name")
+    return task

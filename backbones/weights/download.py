@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import os
 import shutil
+import socket
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backbones.contract import WeightsError
+from backbones.contract import Download, WeightsError
 
-PATIENCE = 5.0  # seconds to wait for a server when a plan asks whether it is there
+PATIENCE = 5.0  # seconds to wait for a server when a run asks whether it is there
 
 
 def cache_folder() -> Path:
@@ -114,12 +117,48 @@ def _keep(file: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def obstacle(url: str) -> str | None:
-    """Why a download cannot be had now: neither cached nor to be reached; None where it can. Downloads nothing."""
+def pending(url: str, size: int | None = None) -> Download | None:
+    """What a download of a URL would be; None where it is in the cache. Nothing is asked of the server."""
     target = cached_path(url)
-    if target.exists() or (problem := unreachable(url)) is None:
+    return None if target.exists() else Download(f"the weights {target}", url, _by_hand(target), size)
+
+
+def obstacle(wanted: Download, connect: bool = True) -> str | None:
+    """Why a download cannot be had now, in one line; None where it can, as far as is known.
+
+    Args: connect: ask the server whether it answers; else only whether this machine has a network at all.
+
+    Example: `obstacle(pending("https://example.org/a.npz"), connect=False)`
+    """
+    problem = unreachable(wanted.url) if connect else no_network()
+    return problem and f"{wanted.what} are not there and {wanted.url} cannot be reached ({problem}); {wanted.without}"
+
+
+@functools.lru_cache(maxsize=1)
+def no_network() -> str | None:
+    """Why nothing can be fetched on this machine at all; None where it has a way out, or a proxy. Nothing is sent."""
+    if urllib.request.getproxies():
         return None
-    return f"the weights {target} are not there and {url} cannot be reached ({problem}); {_by_hand(target)}"
+    for family, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):  # of documentation
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # of a datagram this looks up a route, no more
+            return None
+    return "this machine has no network"
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Nothing is fetched within the block, from the Hugging Face hub neither: its cache alone is read.
+
+    Example: `with offline(): plan(suite, store, data_root)`
+    """
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @functools.lru_cache(maxsize=256)

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbones.contract import BackboneSpec
+from backbones.contract import BackboneSpec, Download, VitShape
 from backbones.weights import download
 from backbones.zoo.files import path_in
-from backbones.zoo.shapes import SIZES
+from backbones.zoo.options import FLEXIBLE, names_of
+from backbones.zoo.shapes import SIZES, parameters
 
 if TYPE_CHECKING:
     from backbones.flexible import FlexiBackbone
@@ -37,16 +38,23 @@ def _build(
     if pretrained:
         weights = path or str(download.fetch(f"{BUCKET}/{file}", checksum))
         return build_from_npz(weights, 240, native, drop_path, num_classes, expected=shape, **options)
-    classes = (21843 if "i21k" in file else 1000) if num_classes is None else num_classes
-    return build_from_shape(replace(shape, classes=classes), 240, native, drop_path, **options)
+    shape = _shape(file, size) if num_classes is None else replace(shape, classes=num_classes)
+    return build_from_shape(shape, 240, native, drop_path, **options)
 
 
 def _obstacle(file: str, pretrained: bool = True, path: str | None = None, **options: Any) -> str | None:
     if not pretrained:
         return None
-    if path is not None:
-        return None if Path(path).is_file() else f"no weights file {path}"
-    return download.obstacle(f"{BUCKET}/{file}")
+    return None if path is None or Path(path).is_file() else f"no weights file {path}"
+
+
+def _fetches(file: str, size: str, pretrained: bool = True, path: str | None = None, **options: Any) -> Download | None:
+    bytes_stored = 4 * parameters(_shape(file, size))
+    return download.pending(f"{BUCKET}/{file}", bytes_stored) if pretrained and path is None else None
+
+
+def _shape(file: str, size: str) -> VitShape:
+    return replace(SIZES[size], classes=21843 if "i21k" in file else 1000)
 
 
 def _files(file: str, pretrained: bool = True, path: str | None = None, **options: Any) -> list[Path]:
@@ -54,10 +62,17 @@ def _files(file: str, pretrained: bool = True, path: str | None = None, **option
     return [weights] if pretrained else []
 
 
+# a published file is made for its own image size and grid
+OPTIONS = names_of(
+    partial(_build, "", "", 0), (*(n for n in FLEXIBLE if n not in ("image_size", "native_grid")), "strict")
+)
+
+
 def _spec(name: str, file: str, size: str, trained_on: str, native: int | None = None) -> BackboneSpec:
     return BackboneSpec(
         name, partial(_build, file, size, native or 15), 240, native, trained_on, f"{BUCKET}/{file}", LICENCE,
         SIZES[size], flexible=native is None, obstacle=partial(_obstacle, file), files=partial(_files, file),
+        options=OPTIONS, fetches=partial(_fetches, file, size),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backbones.contract import BackboneSpec, VitShape, WeightsError
 from backbones.grids import Size
 from backbones.weights.own import own_metadata, read_header, read_tensors
+from backbones.zoo.options import CHECKPOINT, NPZ
 
 if TYPE_CHECKING:  # a plan tells what a file is without torch and timm
     from backbones.flexible import FlexiBackbone
@@ -31,7 +32,15 @@ def spec_of(name: str) -> BackboneSpec:
         shape, notes = own
         known = {"shape": shape, "flexible": notes.get("flexible"), "image_size": max(notes.get("image_size", [240]))}
     build, obstacle = functools.partial(build_from_file, name), functools.partial(_obstacle, name)
-    return BackboneSpec(name, build, weights=name, obstacle=obstacle, files=lambda **options: [path_in(name)], **known)
+    return BackboneSpec(
+        name, build, weights=name, obstacle=obstacle, files=lambda **options: [path_in(name)],
+        options=option_names(name), **known,
+    )  # fmt: skip
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Options of a file by its ending: that of big_vision holds all that those of others are asked about."""
+    return NPZ if path_in(name).suffix == ".npz" else CHECKPOINT
 
 
 def path_in(name: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backbones.contract import BackboneSpec, WeightsError
+from backbones.zoo.options import FLEXIBLE, names_of
 from backbones.zoo.shapes import NANO
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ SPECS = [
         name, partial(_build, name), 120, grid, "Tiny ImageNet, 100 classes", f"{name}.safetensors",
         shape=SHAPES.get(name, NANO),
         flexible=grid is None, obstacle=partial(_obstacle, name), files=partial(_files, name),
+        options=names_of(partial(_build, name), FLEXIBLE),
     )
     for name, grid in NATIVE.items()
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbones.contract import BackboneSpec, VitShape
 from backbones.grids import Size, as_pair
+from backbones.zoo.options import FLEXIBLE, names_of
 from backbones.zoo.shapes import NANO, SIZES
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ SPECS = [
     BackboneSpec(
         f"flexivit_{name}_scratch", partial(_build, shape, side, native), side,
         trained_on="nothing: random weights", shape=shape, obstacle=_obstacle,
+        options=names_of(partial(_build, shape, side, native), (*FLEXIBLE, "drop_path")),
     )
     for name, shape, side, native in (("nano", NANO, 120, 8), *((n, s, 240, 15) for n, s in SIZES.items()))
 ]  # fmt: skip

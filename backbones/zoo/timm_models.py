@@ -17,14 +17,16 @@ from typing import Any
 import timm
 from timm.models import PretrainedCfg
 
-from backbones.contract import BackboneSpec, Normalisation, WeightsError
+from backbones.contract import BackboneSpec, Download, Normalisation, WeightsError
 from backbones.flexible import FlexiBackbone
 from backbones.weights import download
 from backbones.zoo.big_vision import SPECS as PUBLISHED
+from backbones.zoo.options import TIMM
 from backbones.zoo.state_dicts import build_by_name
 
 PREFIX = "timm:"
 SOURCES = ("hf-hub:", "local-dir:")
+ON = ("1", "ON", "YES", "TRUE")  # of a variable of Hugging Face
 MODULES = ("vision_transformer", "eva", "deit")  # of timm, whose models are a VisionTransformer or an Eva
 FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
@@ -103,7 +105,11 @@ def spec_of(name: str) -> BackboneSpec:
     if short.startswith(SOURCES):
         own = _own_config(short)
         size = own.get("input_size", (3, 224, 224))[-1]
-        return BackboneSpec(name, partial(_build, short), size, weights=short, obstacle=partial(_obstacle, short))
+        return BackboneSpec(
+            name, partial(_build, short), size, weights=short, obstacle=partial(_obstacle, short),
+            fetches=partial(_fetches, short),
+            options=TIMM,
+        )  # fmt: skip
     architecture = short.split(".")[0]
     if architecture not in _architectures():
         near = difflib.get_close_matches(architecture, _architectures(), 3, 0.4)
@@ -113,7 +119,7 @@ def spec_of(name: str) -> BackboneSpec:
     return BackboneSpec(
         name, partial(_build, short), config.input_size[-1], trained_on=config.tag or "", weights=f"timm {short}",
         licence=config.license or "see its model card", flexible=_flexible(config), channels=config.input_size[0],
-        obstacle=partial(_obstacle, short),
+        obstacle=partial(_obstacle, short), fetches=partial(_fetches, short), options=TIMM,
     )  # fmt: skip
 
 
@@ -148,23 +154,46 @@ def _obstacle(name: str, pretrained: bool = True, path: str | None = None, **opt
         return None if weights or not pretrained else f"no weights (.safetensors, .pth, .bin) in {folder}"
     if not pretrained and source != "hf-hub":
         return None
+    if source != "hf-hub" and not _config(name).has_weights:
+        return f"timm has no weights for {name!r}; pass pretrained: false for random ones"
+    lacking = _fetches(name, pretrained)
+    if lacking and lacking.url == _endpoint() and os.environ.get("HF_HUB_OFFLINE", "").upper() in ON:
+        return f"{lacking.what} are not in the Hugging Face cache and HF_HUB_OFFLINE is set"
+    return None
+
+
+def _fetches(name: str, pretrained: bool = True, path: str | None = None, **options: Any) -> Download | None:
+    source, _, place = name.partition(":")
+    if path is not None or source == "local-dir" or (not pretrained and source != "hf-hub"):
+        return None
     if source == "hf-hub":
-        return _hub_obstacle(place, "config.json")
+        return _from_hub(place, "config.json")
     config = _config(name)
     if config.hf_hub_id:
-        return _hub_obstacle(config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
-    if config.url:
-        return download.obstacle(config.url if isinstance(config.url, str) else config.url[0])
-    return f"timm has no weights for {name!r}; pass pretrained: false for random ones"
+        return _from_hub(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", name)
+    if not config.url:
+        return None
+    return download.pending(config.url if isinstance(config.url, str) else config.url[0], _size(name))
 
 
-def _hub_obstacle(repository: str, file: str) -> str | None:
+def _from_hub(repository: str, file: str, name: str = "") -> Download | None:
     if _in_hub_cache(repository, tuple(dict.fromkeys((file, *FILES)))):
         return None
-    absent = f"the weights of {repository!r} are not in the Hugging Face cache"
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return f"{absent} and HF_HUB_OFFLINE is set"
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    problem = download.unreachable(endpoint)
-    where = "fetch them on a machine with a network and bring its HF_HOME"
-    return problem and f"{absent} and {endpoint} cannot be reached ({problem}); {where}"
+    without = "fetch them on a machine with a network and bring its HF_HOME"
+    return Download(f"the weights of {repository!r}", _endpoint(), without, _size(name) if name else None)
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+@functools.lru_cache(maxsize=64)
+def _size(name: str) -> int | None:
+    """Bytes of the weights in float32, as most of timm's are kept; None where the model cannot be outlined."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return 4 * sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+    except Exception:  # a size for people is worth no failure
+        return None

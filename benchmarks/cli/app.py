@@ -101,9 +101,17 @@ def _backbones(pattern: str) -> list[dict[str, Any]]:
 
 
 def _tasks(pattern: str) -> list[dict[str, Any]]:
-    from tasks import list_tasks, task_class
+    from tasks import TaskError, list_tasks, task_class
 
-    return [{"name": n, "class": f"{task_class(n).__module__}:{task_class(n).__name__}"} for n in list_tasks(pattern)]
+    found = []
+    for name in list_tasks(pattern):
+        try:
+            made = task_class(name)
+        except TaskError as error:  # of a stranger's package; all others still work
+            print(f"warning: {error}; passed over", file=sys.stderr)
+        else:
+            found.append({"name": name, "class": f"{made.__module__}:{made.__name__}"})
+    return found
 
 
 def _suites(pattern: str) -> list[dict[str, Any]]:
@@ -176,6 +184,8 @@ def plan(
             print(f"        {text}")
     for text in dict.fromkeys(m for c in cells for m in c.missing):
         print(f"missing: {text}")
+    for text in dict.fromkeys(d for c in cells for d in c.downloads):
+        print(f"download: {text}")
     counts = {s: sum(c.state == s for c in cells) for s in ("done", "to do", "blocked")}
     total = sum(c.hours or 0 for c in cells)
     kinds = {c.rate for c in cells if c.rate}

@@ -34,6 +34,8 @@ def run_verb(app: Callable[..., Any]) -> int:
         return status
     except BrokenPipeError:
         return _closed(sys.stdout)
+    except KeyboardInterrupt:
+        return _say("", 130)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else _say(str(stop.code), 1) if stop.code else 0
     except BaseException as error:

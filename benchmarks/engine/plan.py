@@ -9,15 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbones.registry import availability
+from backbones.contract import Download
+from backbones.registry import availability, download_of
+from backbones.weights.download import obstacle, offline
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import FILE, assumed_speed, read_rates
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
 from benchmarks.engine.suite import Cell, Suite, alone_only, cell_task, recipe_of
 from benchmarks.store import Store, key_of
+from benchmarks.store.failures import one_line
 from tasks import build_task
 from tasks.contract import Task
 from tasks.data.checks.of_task import findings_of
+from tasks.data.errors import one_line as text_line
+
+PRECISIONS = ("no", "bf16")
 
 
 @dataclass
@@ -27,6 +33,7 @@ class Planned:
     Args:
         state: done, to do, or blocked. missing: by what it is blocked, a line each.
         rows_done: keys of its rows. notes: what follows from its recipe, such as candidates that compete.
+        downloads: what a run would fetch for it first.
         macs, hours: its cost. rate: where the speed is from, see `estimate`.
     """
 
@@ -38,6 +45,7 @@ class Planned:
     macs: int | None = None
     hours: float | None = None
     rate: str | None = None
+    downloads: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         cell = self.cell
@@ -45,21 +53,24 @@ class Planned:
             "suite": cell.suite, "task": cell.task, "options": dict(cell.options), "backbone": cell.backbone,
             "train_grid": cell.train, "eval_grids": [str(v) for v in cell.views], "seed": cell.seed,
             "splits": list(cell.splits), "state": self.state, "missing": self.missing, "rows_done": self.rows_done,
-            "notes": self.notes, "macs": self.macs, "hours": self.hours, "rate": self.rate,
+            "notes": self.notes, "downloads": self.downloads, "macs": self.macs, "hours": self.hours, "rate": self.rate,
         }  # fmt: skip
 
 
 class Obstacles:
     """What blocks cells: their recipe, data or weights that are not there; asked once for cells that share it.
 
-    Args: processes: those of a group that trains each cell together.
+    Args:
+        processes: those of a group that trains each cell together.
+        connect: ask servers whether they have what is to be downloaded. A plan does not: it tells what will be.
 
     Example: `Obstacles().of(cell, task)` is `[]` where the cell can be run
     """
 
-    def __init__(self, skip_broken: bool = False, processes: int = 1) -> None:
+    def __init__(self, skip_broken: bool = False, processes: int = 1, connect: bool = False) -> None:
         self._known: dict[str, list[str]] = {}
-        self._skip_broken, self._together = skip_broken, processes > 1
+        self._downloads: dict[str, Download | None] = {}
+        self._skip_broken, self._together, self._connect = skip_broken, processes > 1, connect
 
     def of(self, cell: Cell, task: Task) -> list[str]:
         """A line for each obstacle, with where to get what is missing."""
@@ -70,12 +81,25 @@ class Obstacles:
         data = key_of({"task": cell.task, "options": dict(cell.options), "splits": cell.splits})
         if data not in self._known:
             self._known[data] = missing_of(task, cell.splits, self._skip_broken)
-        weights = key_of({"backbone": cell.backbone, "options": dict(cell.backbone_options)})
+        weights = _weights(cell)
         if weights not in self._known:
-            reason = availability(cell.backbone, **cell.backbone_options)
+            reason, wanted = availability(cell.backbone, **cell.backbone_options), self.download(cell)
+            reason = reason or (obstacle(wanted, self._connect) if wanted else None)
             self._known[weights] = [f"backbone {cell.backbone}: {reason}"] if reason else []
         start = task.start(cell.backbone)
-        return [*self._known[data], *(map(str, start.lacking()) if start else ()), *self._known[weights]]
+        lacking = map(text_line, start.lacking()) if start else ()
+        return [*self._known[data], *lacking, *self._known[weights]]
+
+    def download(self, cell: Cell) -> Download | None:
+        """What of the cell's backbone a run would fetch first."""
+        weights = _weights(cell)
+        if weights not in self._downloads:
+            self._downloads[weights] = download_of(cell.backbone, **cell.backbone_options)
+        return self._downloads[weights]
+
+
+def _weights(cell: Cell) -> str:
+    return key_of({"backbone": cell.backbone, "options": dict(cell.backbone_options)})
 
 
 def rows_of(identity: Identity, store: Store, skipped: bool = False) -> dict[Any, str]:
@@ -102,27 +126,32 @@ def plan(
         device, precision, skip_broken, limit: of the run that is planned; precision empty: bf16 on a GPU, else float32.
         rates: speeds that `bench` has measured.
 
-    Raises: ValueError for a device that there is not.
+    Nothing is fetched and no server is asked: what a run would download is told.
+
+    Raises: ValueError for a device or precision that there is not.
 
     Example: `[p.state for p in plan(suite, Store("results/runs/mini"), "data")]`
     """
-    planned: list[Planned] = []
+    if precision not in ("", *PRECISIONS):
+        raise ValueError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
     known_rates, speed = read_rates(rates), measured_speed(store)
     assumed_speed(device, known_rates)
     obstacles, told = Obstacles(skip_broken), dict[str, list[str]]()
     identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
-    for cell in suite.cells:
+
+    def known(cell: Cell) -> Planned:
         task = cell_task(cell, data_root)
         asked = key_of({"task": cell.task, "options": dict(cell.options), "recipe": dict(cell.recipe)})
         if asked not in told:  # the same for all seeds, backbones and grids
             told[asked] = recipe_of(build_task(cell.task, data_root, dict(cell.options)).recipe, cell.recipe)[1]
         notes = [*told[asked], *([why] if (why := alone_only(task)) else [])]
-        missing, done = obstacles.of(cell, task), []
-        if not missing and any(entry.ok for entry in store.entries(cell_key(cell, task))):
+        missing, done, wanted = obstacles.of(cell, task), [], obstacles.download(cell)
+        # of weights that are not here no hash is known, so no row can be told to be of them
+        if not missing and not wanted and any(entry.ok for entry in store.entries(cell_key(cell, task))):
             done = list(rows_of(identities.of(cell, task), store, skip_broken).values())
         whole = len(done) == len(cell.splits) * len(cell.views)
         state = "blocked" if missing else "done" if whole else "to do"
-        entry = Planned(cell, state, missing, done, notes)
+        entry = Planned(cell, state, missing, done, notes, downloads=[str(wanted)] if wanted and not missing else [])
         if costs and state != "done":
             images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
@@ -131,11 +160,19 @@ def plan(
             try:
                 cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
             except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
-                entry.missing = missing or [f"backbone {cell.backbone}: {error}"]
+                entry.missing = missing or [f"backbone {cell.backbone}: {text_line(error)}"]
                 entry.state = "blocked"
             else:
                 entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
-        planned.append(entry)
+        return entry
+
+    planned: list[Planned] = []
+    with offline():
+        for cell in suite.cells:
+            try:
+                planned.append(known(cell))
+            except Exception as error:  # whatever a plug-in raises, the other cells can be planned
+                planned.append(Planned(cell, "blocked", [f"{cell.task}: {one_line(error)}"], []))
     return planned
 
 
@@ -152,4 +189,4 @@ def missing_of(task: Task, splits: tuple[str, ...], skip_broken: bool = False) -
     decoded keep no run from starting.
     """
     found = findings_of(task, splits)
-    return list(dict.fromkeys(map(str, found.problems if skip_broken else found.errors)))
+    return list(dict.fromkeys(map(text_line, found.problems if skip_broken else found.errors)))

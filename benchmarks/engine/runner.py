@@ -65,7 +65,7 @@ class Runner:
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
         self._identities, self._obstacles = (
             Identities(self._precision(), options.limit),
-            Obstacles(options.skip_broken, self.accelerator.num_processes),
+            Obstacles(options.skip_broken, self.accelerator.num_processes, connect=True),
         )
         self._started = datetime.now(UTC).replace(microsecond=0)
 

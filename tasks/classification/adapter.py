@@ -83,16 +83,19 @@ class Classification(LabelledTask):
         if self.crop not in CROPS:
             raise TaskError(f"no crop {self.crop!r}; there are: {', '.join(CROPS)}")
         self.side = chosen.image_size or known.image_size
-        if self.side < 1 or chosen.neighbours < 1 or chosen.temperature <= 0:
-            raise TaskError("image_size and neighbours must be 1 or more, temperature above 0")
+        for name, value in (("image_size", self.side), ("neighbours", chosen.neighbours), ("shots", chosen.shots)):
+            if value < 1:
+                raise TaskError(f"{name} must be 1 or more, not {value}")
+        if chosen.temperature <= 0:
+            raise TaskError(f"temperature must be above 0, not {chosen.temperature}")
         if chosen.label_space not in LABEL_SPACES:
             raise TaskError(f"no label_space {chosen.label_space!r}; there are: {', '.join(LABEL_SPACES)}")
         self._check_ensemble()
-        if chosen.shots < 1:
-            raise TaskError(f"shots must be 1 or more, not {chosen.shots}")
         if not -1 <= chosen.probe < len(LINEAR_RATES):
             raise TaskError(f"probe {chosen.probe} is not one of 0 to {len(LINEAR_RATES) - 1}, or -1 for the best")
         self.recipe = _recipe(chosen.protocol, known.recipe)
+        if chosen.protocol in UNTRAINED:
+            self.untrained = f"protocol {chosen.protocol} trains nothing"
         self.card = TaskCard(
             "classification", f"{chosen.protocol}-{PROTOCOL.version(chosen.protocol)}", metrics=("top1", "top5"),
             image_size=self.side,
@@ -199,7 +202,7 @@ class Classification(LabelledTask):
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
         """Softmax cross-entropy; the sum over probes, which share no trained weight."""
         if self.options.protocol in UNTRAINED:
-            raise TaskError(f"protocol {self.options.protocol} trains nothing; its recipe has 0 steps")
+            raise TaskError(f"{self.untrained}; its recipe has 0 steps")
         from torch.nn import functional as F
 
         logits, labels = model(batch.images, grid).float(), batch.targets

@@ -90,6 +90,8 @@ class Recipe:
             if not isinstance(candidate, Mapping):
                 told = "candidates must be a list of mappings, such as [{lr: 0.01}]"
                 raise TaskError(f"recipe: {told}, not {candidate!r}")
+            if "candidates" in candidate:
+                raise TaskError(f"recipe: a candidate has no candidates of its own: {dict(candidate)}")
             self.replaced(candidate)
         return dataclasses.replace(self, **values)
 

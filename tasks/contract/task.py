@@ -102,6 +102,7 @@ class Task:
     recipe: Recipe = Recipe()
     gathers: ClassVar[bool] = False  # does a coupled loss look across the batches of all processes of a group?
     skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
+    untrained: str = ""  # why nothing is trained under these options, so that no recipe has steps; empty: it is
     one_width: bool = False  # pad to the widest there can be, not to a batch's widest; see `compiled`
     Options: ClassVar[type[Options]] = Options
 

@@ -29,6 +29,7 @@ from tasks.detection.labels.shares import SHARES, check_mosaics
 from tasks.protocols import protocol
 from tasks.text.handed import run_asked, start_of
 from tasks.text.prompts import check_set
+from tasks.text.sizes import SMALL
 from tasks.text.weights import lacking_weights
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from tasks.text.handed import FromFile, Handed
 
 PROTOCOL = protocol("detection")
-SMALL_TOWERS = ("tiny", "nano", "small", "small-512")  # from scratch
 SIDE, GREY = PROTOCOL.value("side"), PROTOCOL.value("grey")
 SIDES = {"lvis_coco80": 240, "lvis_real": 240, "scenes": 120}  # pixels of the padded square; 720 for others
 NAMES = {
@@ -165,7 +165,7 @@ class Detection(Task):
     def _missing_text(self) -> list[DataError]:
         """A published tower at random weights asks nothing: trained at the published rate it stays random."""
         name, weights = self.options.text, self.options.text_weights
-        if not weights and name not in SMALL_TOWERS:
+        if not weights and name not in SMALL:
             advice = "a tag of open_clip (openai), a file with a tower under text., run:FOLDER, or scratch"
             reason = f"must name the weights of text tower {name!r}"
             return [Missing(reason, field="options.text_weights", advice=advice)]

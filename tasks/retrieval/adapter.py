@@ -27,6 +27,7 @@ from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
 from tasks.protocols import protocol
 from tasks.retrieval.captions import CaptionDataset
+from tasks.text.sizes import BERT, usual_preset
 from tasks.text.weights import in_hub_cache, lacking_weights
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 PROTOCOL = protocol("retrieval")
 METRICS = tuple(Metric(f"{way}_R@{k}") for way in ("t2i", "i2t") for k in PROTOCOL.value("recall_at"))
-FULL_SIZE = ("coco", "flickr30k")  # sets that have the recipe `ours` unless another is named; others have `nano`
 TEXT_CHUNK = 256  # captions a forward pass
 
 
@@ -77,7 +77,7 @@ class Retrieval(Task):
         self.data = captioned_set(chosen.data, self.root)
         if min(chosen.image_size, chosen.captions_per_image, chosen.embed_dim) < 0:
             raise TaskError("image_size, embed_dim and captions_per_image must be 0 or more")
-        preset = chosen.preset or ("ours" if chosen.data in FULL_SIZE else "nano")
+        preset = chosen.preset or usual_preset(chosen.data)
         if preset not in PROTOCOL.recipes:
             raise TaskError(f"no preset {preset!r}; there are: {', '.join(PROTOCOL.recipes)}")
         published = PROTOCOL.recipe(preset)
@@ -139,7 +139,7 @@ class Retrieval(Task):
         if tag:
             return [] if Path(tag).is_file() else lacking_weights(name, tag, "options.text_pretrained")
         bert = PROTOCOL.value("bert")
-        if name != "bert-base" or in_hub_cache(bert, ("model.safetensors", "pytorch_model.bin")):
+        if name != BERT or in_hub_cache(bert, ("model.safetensors", "pytorch_model.bin")):
             return []
         advice = f"on a machine with a network: hf download {bert}; it lands in HF_HOME"
         return [Missing("no weights of the text tower bert-base", place="options.text", advice=advice)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.contract import TaskError
 from tasks.data.errors import DataError, Missing, Wrong, nearest
+from tasks.text.sizes import SMALL, names_in_detection, trained_tower
 from tasks.text.weights import is_file, part_of, read_state
 
 if TYPE_CHECKING:
@@ -56,12 +57,26 @@ class Handed:
     seed: int
 
     def lacking(self) -> list[DataError]:
-        """Why the weights cannot be had: no run, no training of this backbone and seed, or several."""
+        """Why the weights cannot be had: no run, no training of this backbone and seed, several, or another tower."""
         try:
-            self._found()
+            path, row = self._found()
         except DataError as error:
             return [error]
-        return []
+        return self._another_tower(path.parent.parent, row)
+
+    def _another_tower(self, folder: Path, row: Mapping[str, Any]) -> list[DataError]:
+        """What is the matter where the run has trained another text tower than is asked for, by names and widths."""
+        try:
+            name, width = trained_tower(row.get("options", {}))
+        except (KeyError, TypeError):  # a row of others: loading compares shapes
+            return []
+        if self.name in (fitting := names_in_detection(name, width)):
+            return []
+        told = f"{name} of width {width}" if width else name
+        towers = f"options.text must be {' or '.join(fitting)}"
+        none = f"no detector takes {name}; tune one of {', '.join(SMALL)}, or of open_clip"
+        advice = towers if fitting else none
+        return [Wrong(f"has trained the text tower {told}, not {self.name}", path=folder, advice=advice)]
 
     def content(self) -> str:
         """Hash of the weights' file."""
@@ -175,7 +190,9 @@ def _read(path: Path, size: int, changed: int) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and (row.get("task"), row.get("status")) == ("retrieval", "ok") and row.get("steps"):
+        if not isinstance(row, dict) or not isinstance(row.get("options", {}), dict):
+            continue
+        if (row.get("task"), row.get("status")) == ("retrieval", "ok") and row.get("steps"):
             found.append(row)
     return found
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tasks.contract import TaskError
 from tasks.text.prompts import prompted, template_set
+from tasks.text.sizes import SMALL
 from tasks.text.vectors import unit
 from tasks.text.weights import text_state
 
@@ -20,13 +21,6 @@ CHUNK = 256  # texts a forward pass
 START, END = 49406, 49407
 # what the official tokenizer makes of an empty text; its padding mask looks for a row that starts with 0
 QUIRK = torch.tensor([[START, END, *[0] * (CONTEXT - 2)]])
-# text towers small enough for a CPU, with the names and sizes that locked-image tuning gives them
-SMALL: dict[str, dict[str, int]] = {
-    "tiny": {"width": 32, "heads": 2, "layers": 1, "embed_dim": 32},
-    "nano": {"width": 128, "heads": 4, "layers": 4, "embed_dim": 128},
-    "small": {"width": 384, "heads": 6, "layers": 12, "embed_dim": 384},
-    "small-512": {"width": 384, "heads": 6, "layers": 12, "embed_dim": 512},  # of retrieval's preset `ours`
-}
 
 
 @lru_cache(maxsize=4)

@@ -57,7 +57,14 @@ def test_weights_choose() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("randm:5,8", "no grid schedule 'randm'"), ("a,b", "cannot read"), ("5,8", "cannot have 2 grids")],
+    [
+        ("randm:5,8", "no grid schedule 'randm'"),
+        ("a,b", "cannot read"),
+        ("5,8", "cannot have 2 grids"),
+        ("8x8x8", "cannot read"),
+        ("8x", "cannot read"),
+        ("random:4,8x10x2", "cannot read"),
+    ],
 )
 def test_bad_schedules_say_why(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

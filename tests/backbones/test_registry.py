@@ -2,7 +2,9 @@
 
 import hashlib
 import http.server
+import inspect
 import re
+import socket
 import threading
 
 import numpy as np
@@ -16,15 +18,20 @@ from backbones import (
     availability,
     backbone_spec,
     build_backbone,
+    download_of,
     list_backbones,
     register_backbone,
     registry,
 )
 from backbones.contract import WeightsError
+from backbones.flexible import FlexiBackbone
+from backbones.weights import download
 from backbones.weights.download import fetch
 from backbones.weights.npz import npz_shape, read_npz
 from backbones.weights.own import save_backbone
-from backbones.zoo.files import build_from_safetensors
+from backbones.zoo import options, timm_models
+from backbones.zoo.files import build_from_npz, build_from_safetensors
+from backbones.zoo.state_dicts import build_from_checkpoint
 
 
 def test_published_names_are_listed() -> None:
@@ -179,7 +186,7 @@ def test_a_new_head_starts_at_zero(tiny_npz) -> None:
         ("flexivit_nano", {}, None),
         ("flexivit_nano_scratch", {}, None),
         ("flexivit_b_i1k", {"pretrained": False}, None),
-        ("flexivit_b_i1k", {}, "flexivit_b_i1k.npz are not there and http.* cannot be reached"),
+        ("flexivit_b_i1k", {}, "/flexivit_b_i1k.npz are not in the cache; a run downloads about 353 MB from https://"),
         ("flexivit_b_i1k", {"path": "nope.npz"}, "no weights file nope.npz"),
         ("./nope.npz", {}, "no weights file nope.npz"),
         ("./nope.npz:img", {}, "no weights file nope.npz"),
@@ -188,12 +195,13 @@ def test_a_new_head_starts_at_zero(tiny_npz) -> None:
         ("timm:resnet50", {}, "'resnet50' is no VisionTransformer or Eva"),
         ("timm:vit_tiny_patch16_224.nope", {}, "no weights 'nope' of 'vit_tiny_patch16_224'; its tags: augreg"),
         ("timm:vit_tiny_patch16_224", {"pretrained": False}, None),
-        ("timm:vit_tiny_patch16_224", {}, "not in the Hugging Face cache and .* cannot be reached"),
+        ("timm:vit_tiny_patch16_224", {}, "are not in the cache; a run downloads about 23 MB from https://hugging"),
         ("timm:test_vit.nope", {}, "no weights 'nope'"),
-        ("timm:vit_small_patch8_224.dino", {}, "not in the Hugging Face cache"),
+        ("timm:vit_small_patch8_224.dino", {}, "'timm/vit_small_patch8_224.dino' are not in the cache"),
         ("timm:vit_small_patch16_18x2_224", {}, "timm has no weights"),
         ("timm:local-dir:nowhere", {}, "no nowhere/config.json"),
-        ("timm:hf-hub:someone/model", {}, "'someone/model' are not in the Hugging Face cache"),
+        ("timm:hf-hub:someone/model", {}, "'someone/model' are not in the cache; a run downloads them from https://"),
+        (f"{'x' * 300}.npz", {}, "File name too long"),
         ("test_registry:make", {}, None),
         ("no.such.module:thing", {}, "no module 'no.such.module'"),
         ("flexvit_nano", {}, "nearest: flexivit_nano"),
@@ -203,22 +211,102 @@ def test_a_plan_knows_what_is_in_the_way(monkeypatch, tmp_path, name: str, optio
     for variable in ("FLEXIVIT_CACHE", "HF_HUB_CACHE", "HF_HOME"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("backbones.weights.download.unreachable", lambda url: "no route to host")
-    found = availability(name, **options)
+    monkeypatch.setattr("socket.getaddrinfo", no_server)
+    found = availability(name, **options) or download_of(name, **options)
+    found = found and str(found)
     if reason is None:
         assert found is None
     else:
         assert found and re.search(reason, found) and "\n" not in found
 
 
+def no_server(*asked: object) -> None:
+    raise AssertionError(f"a server was asked for: {asked}")
+
+
 def test_weights_at_hand_or_a_server_that_answers_are_no_obstacle(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("FLEXIVIT_CACHE", str(tmp_path))
-    monkeypatch.setattr("backbones.weights.download.unreachable", lambda url: None)
-    assert availability("flexivit_l_i1k") is None
-    monkeypatch.setattr("backbones.weights.download.unreachable", lambda url: "no route to host")
-    assert "cannot be reached" in availability("flexivit_l_i1k")
+    wanted = download_of("flexivit_l_i1k")
+    monkeypatch.setattr(download, "unreachable", lambda url: None)
+    assert download.obstacle(wanted) is None
+    monkeypatch.setattr(download, "unreachable", lambda url: "no route to host")
+    assert re.search(r"flexivit_l_i1k.npz are not there and .* cannot be reached \(no route", download.obstacle(wanted))
+    monkeypatch.setattr(download, "no_network", lambda: None)
+    assert download.obstacle(wanted, connect=False) is None
+    monkeypatch.setattr(download, "no_network", lambda: "this machine has no network")
+    assert "this machine has no network); fetch it elsewhere" in download.obstacle(wanted, connect=False)
     (tmp_path / "flexivit_l_i1k.npz").write_bytes(b"weights")
-    assert availability("flexivit_l_i1k") is None
+    assert download_of("flexivit_l_i1k") is None
+
+
+def test_a_hub_that_is_switched_off_is_an_obstacle(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "are not in the Hugging Face cache and HF_HUB_OFFLINE is set" in availability("timm:vit_tiny_patch16_224")
+    assert availability("timm:vit_tiny_patch16_224", pretrained=False) is None
+
+
+def test_a_machine_without_a_network_is_told_without_sending(monkeypatch) -> None:
+    class Socket(socket.socket):
+        def connect(self, address: object) -> None:
+            raise OSError(101, "Network is unreachable")
+
+    for proxies, told in (({}, "this machine has no network"), ({"https": "http://proxy:3128"}, None)):
+        monkeypatch.setattr("urllib.request.getproxies", lambda found=proxies: found)
+        monkeypatch.setattr(download.socket, "socket", Socket)
+        download.no_network.cache_clear()
+        assert download.no_network() == told
+    monkeypatch.undo()
+    download.no_network.cache_clear()
+
+
+def signature(function: object, *without: str) -> set[str]:
+    known = inspect.signature(function).parameters.values()
+    return {p.name for p in known if p.kind is not p.VAR_KEYWORD} - {"self", *without}
+
+
+def test_options_are_those_of_what_builds() -> None:
+    """A plan knows them without torch, so they are written down; here is what they are written down from."""
+    own = signature(FlexiBackbone.__init__, "trunk", "normalisation")
+    assert set(options.FLEXIBLE) == own
+    assert set(options.NPZ) == own | signature(build_from_npz, "path", "expected")
+    assert set(options.CHECKPOINT) == own | signature(build_from_checkpoint, "path")
+    assert set(options.TIMM) == own | signature(timm_models._build, "name")
+    for spec in map(backbone_spec, list_backbones("*vit_*")):
+        assert {"drop_path", "num_classes", "pretrained", "resize", "fixed"} <= set(spec.options or ()), spec.name
+    assert "image_size" not in backbone_spec("flexivit_b_i1k").options  # the published files are of one size
+
+
+@pytest.mark.parametrize("name, chosen, told", [
+    ("flexivit_nano", {"drop_pth": 0.1}, "'flexivit_nano' has no option 'drop_pth'; nearest: drop_path"),
+    ("flexivit_nano", {"pretrained": "no"}, "pretrained must be true or false, not 'no'"),
+    ("flexivit_nano", {"fixed": 1}, "fixed must be true or false, not 1"),
+    ("flexivit_nano", {"drop_path": float("nan")}, "drop_path must be a number from 0 to below 1, not nan"),
+    ("flexivit_nano", {"drop_path": True}, "drop_path must be a number"),
+    ("flexivit_nano", {"drop_path": "0.1"}, "drop_path must be a number"),
+    ("flexivit_nano", {"num_classes": -3}, "num_classes must be a whole number from 0, not -3"),
+    ("flexivit_nano", {"num_classes": 2.0}, "num_classes must be a whole number"),
+    ("flexivit_nano", {"image_size": [120, 0]}, r"image_size must be a whole number from 1, or \[height, width\]"),
+    ("flexivit_nano", {"filter": "bicubik"}, "filter must be bicubic, not 'bicubik'"),
+    ("flexivit_nano", {"resize": ["pi"]}, "resize must be one of pi, bilinear, area, norm"),
+    ("flexivit_b_i1k", {"path": 3}, "path must be a text, not 3"),
+    ("flexivit_nano_scratch", {"patch": 0}, "patch must be a whole number from 1"),
+    ("timm:vit_tiny_patch16_224", {"strict": None}, "strict must be true or false"),
+    ("timm:vit_tiny_patch16_224", {"patch": 8}, "has no option 'patch'; nearest: path"),
+    ("a.npz", {"heads": 3}, "has no option 'heads'"), ("a.pth", {"heads": 0}, "heads must be a whole number from 1"),
+])  # fmt: skip
+def test_options_are_looked_at_before_anything_is_built(monkeypatch, name: str, chosen: dict, told: str) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", no_server)
+    for look in (lambda: registry.check_options(name, chosen), lambda: build_backbone(name, **chosen)):
+        with pytest.raises(ValueError, match=told):
+            look()
+
+
+def test_options_of_others_are_those_of_their_signature() -> None:
+    with pytest.raises(ValueError, match="'test_registry:make' has no option 'widht'; nearest: width"):
+        build_backbone("test_registry:make", widht=3)
+    registry.check_options("test_registry:make", {"widht": 3})  # its code is not imported for it
+    registry.check_options("no_such_module:make", {"pretrained": "no"})
 
 
 class Entry:
@@ -234,12 +322,13 @@ def test_a_broken_entry_point_is_named_and_passed_over(monkeypatch, capsys) -> N
     def explode():
         raise SystemExit("torn\nin two")
 
-    entries = [Entry("test_torn", explode), Entry("test_whole", lambda: make)]
+    entries = [Entry("test_torn", explode), Entry("test_text", lambda: "text"), Entry("test_whole", lambda: make)]
     monkeypatch.setattr(registry, "_entries", lambda group, path: entries)
     monkeypatch.setattr(registry, "_BROKEN", {})
     assert list_backbones("test_[tw]*") == ["test_whole"] and "flexivit_nano" in list_backbones()
     told = capsys.readouterr().err
-    assert told.count("warning:") == 1 and "'test_torn'" in told and "SystemExit: torn; passed over" in told
+    assert told.count("warning:") == 2 and "'test_torn'" in told and "SystemExit: torn; passed over" in told
+    assert "'test_text'" in told and "TypeError: str is neither a BackboneSpec nor a callable; passed over" in told
     with pytest.raises(ValueError, match="test_torn.*cannot be loaded: SystemExit: torn"):
         build_backbone("test_torn")
     assert "cannot be loaded" in availability("test_torn")

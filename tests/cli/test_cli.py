@@ -38,6 +38,31 @@ def test_listings_as_json(monkeypatch, capsys) -> None:
     assert code == 0 and {"segmentation", "retrieval"} <= {r["name"] for r in json.loads(out)}
 
 
+def test_broken_tasks_of_strangers_are_named_and_passed_over(monkeypatch, capsys, tmp_path) -> None:
+    """One of them ended the list of all; one that took a name of ours took its place."""
+    (tmp_path / "torn_plug_in.py").write_text("raise RuntimeError('torn\\nin two')\n")
+    (tmp_path / "leaving_plug_in.py").write_text("raise SystemExit(3)\n")
+    package = tmp_path / "stranger-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    entries = "torn = torn_plug_in:Task\nleaving = leaving_plug_in:Task\nno_task = os:getcwd\ngone = no_such:Task\n"
+    (package / "entry_points.txt").write_text(
+        f"[flexivit_transfer.tasks]\n{entries}classification = torn_plug_in:Task\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = call(monkeypatch, capsys, "ls", "tasks", "--json")
+    found = {r["name"]: r["class"] for r in json.loads(out)}
+    assert code == 0 and found["classification"] == "tasks.classification.adapter:Classification"
+    assert not found.keys() & {"torn", "leaving", "no_task", "gone"} and len(err.splitlines()) == 4
+    assert "warning: task 'torn' of stranger (torn_plug_in:Task) cannot be imported: RuntimeError: torn in two; " in err
+    code, _, err = call(monkeypatch, capsys, "check", "task", "torn")
+    assert code == 2 and err.startswith("error: task 'torn' of stranger") and err.count("\n") == 1
+    code, _, err = call(
+        monkeypatch, capsys, "plan", "demo", "--out", str(tmp_path / "out"), "--data-root", str(tmp_path)
+    )
+    assert code == 0 and not err
+
+
 def test_what_matches_nothing_is_one_line(monkeypatch, capsys) -> None:
     code, _, err = call(monkeypatch, capsys, "ls", "backbones", "nothing*")
     assert code == 2 and err.count("\n") == 1 and "nothing*" in err

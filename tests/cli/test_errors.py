@@ -97,6 +97,11 @@ def test_a_wrong_command_line_is_one_line(monkeypatch, capsys, arguments, line) 
 
 def test_statuses_of_verbs_are_kept(capsys) -> None:
     assert run_verb(raising(KeyboardInterrupt())) == 130
+
+    def before_any_verb(standalone_mode: bool) -> None:
+        raise KeyboardInterrupt
+
+    assert run_verb(before_any_verb) == 130 and capsys.readouterr().err == ""
     for status in (0, 1, 3):
         assert run_verb(raising(typer.Exit(status))) == status
     assert run_verb(raising(SystemExit(4))) == 4

@@ -6,19 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from runner_tools import write_suite
+from runner_tools import write_suite  # makes the plug-ins importable
 
 import run_all
 from backbones import build_backbone
 from benchmarks.engine.batches.evaluation import Numbered, eval_batches
 from benchmarks.engine.conformance.changes import resize_acts
 from benchmarks.engine.conformance.trying import shaken, shortened
+from benchmarks.engine.identity import cell_key
 from benchmarks.engine.plan import plan
-from benchmarks.engine.suite import load_suite
+from benchmarks.engine.runner import Runner, RunOptions
+from benchmarks.engine.suite import SuiteError, cell_task, load_suite
 from benchmarks.engine.sweep import sweep
 from benchmarks.store import Store
-from tasks import View, build_task
+from tasks import View, build_task, registry, task_class
 
+Toy = task_class("toy")
+ROW = {"task": "toy", "backbone": "b", "split": "test", "eval_grid": 4, "metrics": {"top1": 0.5}}
 TASKS = {
     "classification": {}, "segmentation": {}, "retrieval": {"text": "tiny"},
     "detection": {"text": "tiny", "train_prompts": "plain", "prompts": "plain", "mosaics": [1.0, 0.0, 0.0]},
@@ -76,6 +80,81 @@ def test_a_backbone_that_there_is_not_blocks_its_cells_alone(tmp_path: Path) -> 
     assert [p.state for p in planned] == ["blocked"] * 4 + ["to do"]
     for entry, word in zip(planned, ("nope", "nope.npz", "os:system", "no_such"), strict=False):
         assert len(entry.missing) == 1 and word in entry.missing[0]
+
+
+@pytest.mark.parametrize("method", ["missing", "start", "passes", "fingerprint"])
+def test_a_task_that_raises_costs_a_plan_its_own_cells_alone(tmp_path: Path, monkeypatch, method: str) -> None:
+    """The plan of all cells ended with the words of one task, as a fault of this software."""
+
+    class Raising(Toy):
+        def __init__(self, *arguments: object, **more: object) -> None:
+            super().__init__(*arguments, **more)
+            if self.options.noise:
+                setattr(self, method, boom)
+
+    def boom(*arguments: object, **more: object) -> None:
+        raise RuntimeError("boom\nin two lines")
+
+    monkeypatch.setitem(registry._REGISTERED, "toy", Raising)
+    tasks = [{"task": "toy", "options": {"noise": noise}, "recipe": {"steps": 1}} for noise in (0.1, 0.0)]
+    suite, store = load_suite(write_suite(tmp_path, tasks=tasks, eval=[4]), tmp_path), Store(tmp_path / "out")
+    # rows of either, so that their keys are asked for
+    asked = [cell_key(cell, cell_task(cell, tmp_path)) for cell in suite.cells]
+    store.append([{**ROW, "row_key": key, "cell_key": key} for key in asked])
+    first, second = plan(suite, store, tmp_path)
+    assert (first.state, first.missing, second.state) == ("blocked", ["toy: RuntimeError: boom"], "to do")
+
+
+@pytest.mark.parametrize("method", ["__init__", "card"])
+def test_a_task_that_cannot_be_made_is_told_with_its_line(tmp_path: Path, monkeypatch, method: str) -> None:
+    def boom(*arguments: object, **more: object) -> None:
+        raise KeyError("width")
+
+    made = {"__init__": boom, "card": property(boom)}[method]
+    monkeypatch.setitem(registry._REGISTERED, "toy", type("Raising", (Toy,), {method: made}))
+    with pytest.raises(SuiteError, match=r"toy.yaml:\d+: toy: KeyError: 'width'$"):
+        load_suite(write_suite(tmp_path), tmp_path)
+    monkeypatch.setitem(registry._REGISTERED, "toy", type("Bare", (Toy,), {"card": None}))
+    with pytest.raises(SuiteError, match=r"toy.yaml:\d+: task 'toy' has no card"):
+        load_suite(write_suite(tmp_path), tmp_path)
+
+
+def test_a_plan_asks_no_server(tmp_path: Path, monkeypatch) -> None:
+    """It looked for servers of weights that are not in the cache, a pause for each where there is no network."""
+    from backbones.weights import download
+
+    def asked(*arguments: object, **more: object) -> None:
+        raise AssertionError(f"a server was asked: {arguments}")
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    monkeypatch.setattr("socket.create_connection", asked)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("FLEXIVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download, "no_network", lambda: None)
+    names = ["timm:vit_tiny_patch16_224", "timm:hf-hub:someone/model", "flexivit_s_i1k", "tiny_backbone:tiny"]
+    suite, store = load_suite(write_suite(tmp_path, backbones=names, train=[4]), tmp_path), Store(tmp_path / "out")
+    # with rows of an earlier run, whose weights have gone from the cache: no key can be made of them
+    keys = [cell_key(cell, cell_task(cell, tmp_path)) for cell in suite.cells]
+    store.append([{**ROW, "row_key": key, "cell_key": key} for key in keys])
+    planned = plan(suite, store, tmp_path)
+    assert [p.state for p in planned] == ["to do"] * 4 and planned[3].downloads == []
+    told = [
+        "about 23 MB from https://huggingface.co",
+        "them from https://huggingface.co",
+        "about 92 MB from https://sto",
+    ]
+    for entry, words in zip(planned, told, strict=False):
+        (line,) = entry.downloads
+        assert "not in the cache; a run downloads " in line and words in line and entry.as_json()["downloads"] == [line]
+    monkeypatch.setattr(download, "no_network", lambda: "this machine has no network")
+    assert [p.state for p in plan(suite, store, tmp_path)] == ["blocked"] * 3 + ["to do"]
+    # a run may ask, and says what came of it
+    monkeypatch.setattr(download, "unreachable", lambda url: "no route to host")
+    said: list[str] = []
+    summary = Runner(suite, Store(tmp_path / "run"), tmp_path, RunOptions(device="cpu"), said.append).run()
+    assert len(summary.blocked) == 3 and all(
+        "cannot be reached (no route to host)" in why for _, why in summary.blocked
+    )
 
 
 ALLOWED = {  # no type says it: torch tells of a worker's death by words alone

@@ -1,6 +1,7 @@
 """The text tower of a detector: handed on by a run of retrieval, out of a file, or of a tag that must be in a cache."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.store import Store
 from tasks import build_task
 from tasks.contract import TaskError
 from tasks.data.scenes import folders, scenes_folder
+from tasks.text.handed import Handed
 from tasks.text.towers import build_text_tower, encode_texts
 
 RECIPE = {"steps": 2, "batch": 4, "warmup": 0}
@@ -126,12 +128,45 @@ def test_a_run_that_cannot_be_handed_on_blocks_the_cell(tuned, tmp_path) -> None
     assert "seed 3" in told(f"run:{tuned / 'lit'}", seed=3) and not told(f"run:{tuned / 'lit'},seed=0", seed=3)
     with pytest.raises(TaskError, match="no key 'train'; nearest: train_grid"):
         told(f"run:{tuned / 'lit'},train=8")
+    # another tower than the run has trained failed when it was loaded, after the plan had said nothing
+    for name in ("tiny", "small", "ViT-B-16-quickgelu"):
+        assert f"lit: has trained the text tower nano of width 128, not {name}; options.text must be nano" in told(
+            f"run:{tuned / 'lit'}", name
+        )
     # two trainings of one backbone and seed: which one must be said
     (row,) = Store(tuned / "lit").rows()
     both = Store(tmp_path / "both")
     both.append([row, row.changed(train_grid=8, train_key="other", row_key="other")])
     assert "has 2 trainings" in told(f"run:{both.folder}") and "train_grid 8" in told(f"run:{both.folder}")
     assert "the weights of the run are gone" in told(f"run:{both.folder},train_grid=8")
+
+
+@pytest.mark.parametrize("chosen, name, said", [
+    ({"data": "coco"}, "small-512", ""), ({"data": "coco"}, "small", "options.text must be small-512"),
+    ({"data": "coco", "embed_dim": 384}, "small", ""),
+    ({"preset": "ours", "embed_dim": 64}, "small", "no detector takes small"),
+    ({"preset": "siglip_lit_coco"}, "nano", "trained the text tower bert-base, not nano; no detector takes bert-base"),
+    ({"preset": "siglip_lit_coco", "text": "small"}, "small-512", ""),
+    ({"text": "bert-base"}, "bert-base", "no detector takes bert-base"),
+    ({"text": "ViT-B-32"}, "ViT-B-32", ""), ({"text": "ViT-B-32"}, "ViT-B-16", "options.text must be ViT-B-32"),
+    ({"preset": "nope"}, "nano", ""), (None, "nano", "no trained text tower"),
+])  # fmt: skip
+def test_the_tower_of_a_run_is_known_by_its_row(tmp_path, chosen, name: str, said: str) -> None:
+    row = {
+        "task": "retrieval",
+        "status": "ok",
+        "steps": 3,
+        "backbone": "b",
+        "seed": 0,
+        "options": chosen,
+        "train_key": "k",
+    }
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "k.pt").touch()
+    found = Handed(f"run:{tmp_path}", name, "b", 0).lacking()
+    assert bool(found) == bool(said) and all(said in str(error) for error in found), found
 
 
 def test_a_tower_of_other_sizes_or_of_another_image_tower_is_refused(tuned) -> None:

@@ -1,11 +1,14 @@
 """Suites: their cells, and what a user reads when one is wrong."""
 
+import re
+
 import pytest
 
 from benchmarks.engine.plan import plan
 from benchmarks.engine.suite import SuiteError, list_suites, load_suite, recipe_of
 from benchmarks.engine.suite.reading import read_value
 from benchmarks.store import Store
+from tasks import build_task
 from tasks.contract import Recipe, TaskError
 
 GOOD = """\
@@ -52,7 +55,7 @@ def test_same_is_the_training_grid(tmp_path) -> None:
 def test_settings_and_filters(tmp_path) -> None:
     settings = ["recipe.steps=3", "tasks.0.options.crop=resmall", "seeds=[7]"]
     cells = load(tmp_path, GOOD, settings=settings, only=["backbone=flex*|nothing", "train=8"]).cells
-    assert len(cells) == 2  # a recipe with steps makes k-NN a trained task too
+    assert len(cells) == 1  # k-NN trains nothing
     assert cells[0].recipe == {"steps": 3} and cells[0].options["crop"] == "resmall" and cells[0].seed == 7
 
 
@@ -108,6 +111,15 @@ def test_mistakes_name_their_line_and_the_nearest(tmp_path, old: str, new: str, 
         ("eval: [{grid: 8, options: {protocol: knn}}]", ["mine.yaml:9:", "changes weights"]),
         ("backbones: [{name: flexivit_nano, options: {resize: ara}}]", ["mine.yaml:9:", "'ara'", "area"]),
         ("options: {data: imagewoof9, neighbours: yes}", ["mine.yaml:9:", "an integer, not 'yes'"]),
+        ("options: {data: imagewoof9, neighbours: 0}", ["mine.yaml:9:", "neighbours must be 1 or more, not 0"]),
+        ("options: {data: imagewoof9, temperature: .nan}", ["mine.yaml:9:", "temperature must be a finite number"]),
+        ("eval: [{grid: 8, options: {temperature: .inf}}]", ["mine.yaml:9:", "temperature must be a finite number"]),
+        ("recipe: {candidates: [{candidates: [{lr: 1.0}]}]}", ["mine.yaml:9:", "has no candidates of its own"]),
+        ("train: ['8x8x8']", ["mine.yaml:9:", "'8x8x8'", "write 15, 8x10"]),
+        ("backbones: [{name: flexivit_nano, options: {drop_pth: 0}}]", ["mine.yaml:9:", "nearest: drop_path"]),
+        ("backbones: [{name: flexivit_nano, options: {pretrained: no}}]", ["mine.yaml:9:", "true or false, not 'no'"]),
+        ("backbones: [{name: a.pth, options: {drop_path: .nan}}]", ["mine.yaml:9:", "must be a finite number"]),
+        ("backbones: [{name: 'timm:x', options: {pach: 8}}]", ["mine.yaml:9:", "no option 'pach'", "path"]),
     ],
 )
 def test_values_are_read_strictly_with_their_line(tmp_path, more: str, words: list[str]) -> None:
@@ -198,6 +210,19 @@ def test_mistakes_on_the_command_line(tmp_path) -> None:
     assert (
         load(tmp_path, GOOD, settings=["recipe.lr=-1"]).cells[0].problem.startswith("--set 'recipe.lr=-1': recipe: lr")
     )
+    for setting, told in (
+        ("recpie.steps=5", "no key 'recpie'; nearest: recipe"), ("task.0.seeds=[1]", "no key 'task'; nearest: tasks"),
+        ("steps=5", "no key 'steps'; nearest: .*recipe.steps"), ("recipe=5", "no key 'recipe'; nearest: recipe"),
+        ("tasks.²=3", "'²' is not one of the 2 entries"), ("tasks.٠.seeds=[1]", "'٠' is not one of"),
+        ("backbones.0.name=x", "backbones.0 is 'flexivit_nano', which has no 'name'"),
+        ("recipe.lr_groups.head=x", "recipe: lr_groups head must be a number"),
+    ):  # fmt: skip
+        with pytest.raises(SuiteError, match=f"^--set '{re.escape(setting)}': {told}"):
+            load(tmp_path, GOOD, settings=[setting])
+    with pytest.raises(
+        SuiteError, match="no cell is left by --only task=clasification; there are: task=classification$"
+    ):
+        load(tmp_path, GOOD, only=["task=clasification"])
     for setting in ("tasks.9.seeds=[1]", "name.x=1", "=3", "a..b=1"):
         with pytest.raises(SuiteError, match="--set "):
             load(tmp_path, GOOD, settings=[setting])
@@ -206,6 +231,31 @@ def test_mistakes_on_the_command_line(tmp_path) -> None:
             load(tmp_path, GOOD, **more)
     with pytest.raises(SuiteError, match="mini/classification"):
         load_suite("mini/clasification")
+
+
+def test_what_trains_nothing_has_no_steps(tmp_path) -> None:
+    """`--set recipe.steps=50` gave k-NN steps as well, which then failed in words for who writes tasks."""
+    cells = load(tmp_path, GOOD, settings=["recipe.steps=50", "recipe.warmup=5"]).cells
+    assert [dict(c.recipe) for c in cells if c.options.get("protocol") == "knn"] == [{}, {}]
+    assert {c.recipe["steps"] for c in cells if "protocol" not in c.options} == {50}
+    for settings, told in ((["tasks.1.recipe.steps=5"], "steps"), (["tasks.1.recipe={candidates: [{lr: 1}]}"], "cand")):
+        cells = load(tmp_path, GOOD, settings=settings).cells
+        wrong = {c.problem for c in cells if c.options.get("protocol") == "knn"}
+        assert len(wrong) == 1 and f"recipe: protocol knn trains nothing: leave {told}" in wrong.pop()
+    for task in ("image_retrieval", "landmark_retrieval"):
+        assert build_task(task, tmp_path).untrained == f"{task} trains nothing"
+
+
+@pytest.mark.parametrize("code, told", [
+    ("raise RuntimeError('torn\\nin two')", "RuntimeError: torn"), ("import no_such", "ModuleNotFoundError: No module"),
+    ("raise SystemExit(3)", "SystemExit: 3"), ("x = ", "SyntaxError: invalid syntax"),
+])  # fmt: skip
+def test_a_plug_in_that_cannot_be_imported_is_told_with_its_line(tmp_path, monkeypatch, code: str, told: str) -> None:
+    (tmp_path / "torn_plug_in.py").write_text(code + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, why in (("torn_plug_in", told), ("", "ValueError: Empty module name"), ("..", "TypeError: ")):
+        with pytest.raises(SuiteError, match=rf"mine.yaml:10: cannot import '{re.escape(name)}': {re.escape(why)}"):
+            load(tmp_path, GOOD + f"imports: ['{name}']\n")
 
 
 @pytest.mark.parametrize("name", list_suites())

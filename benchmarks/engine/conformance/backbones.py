@@ -14,7 +14,8 @@ from backbones.contract import Features, bound
 from backbones.cost import macs
 from backbones.encoder import Encoder
 from backbones.grids import METHODS, Grid, valid_grids
-from backbones.registry import availability, build_backbone
+from backbones.registry import availability, build_backbone, download_of
+from backbones.weights.download import obstacle
 from benchmarks.engine.conformance.trying import CLOSE, Trial, require
 
 IMAGES = 3
@@ -52,7 +53,8 @@ def check_backbone(name: str, grids: tuple[int, ...] = (), options: Mapping[str,
 
 
 def _available(name: str, options: dict[str, Any]) -> None:
-    reason = availability(name, **options)
+    wanted = download_of(name, **options)
+    reason = availability(name, **options) or (wanted and obstacle(wanted))
     require(reason is None, str(reason))
 
 

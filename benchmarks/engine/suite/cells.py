@@ -9,14 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from backbones import list_backbones
+from backbones import backbone_spec, list_backbones
 from backbones.grids import METHODS, Grid, grid_from_patch, parse_schedule, patch_size
+from backbones.registry import check_options
 from backbones.zoo.files import is_file_name
-from benchmarks.engine.suite.changes import apply_setting, cell_filter
+from benchmarks.engine.suite.changes import apply_setting, cell_filter, what_there_is
 from benchmarks.engine.suite.reading import Document, SuiteError, near, read_document
 from benchmarks.engine.suite.recipes import check_recipe, recipe_of
-from benchmarks.engine.suite.spec import EvalSpec, SuiteSpec, TaskEntry, TrainSpec, validated
-from tasks import build_task, list_tasks
+from benchmarks.engine.suite.spec import (
+    EvalSpec,
+    SuiteSpec,
+    TaskEntry,
+    TrainSpec,
+    refuse_not_finite,
+    validated,
+    without,
+)
+from benchmarks.store.failures import one_line
+from tasks import build_task, list_tasks, task_class
 from tasks.contract import Task, View
 from tasks.contract.recipe import RecipeError
 
@@ -123,14 +133,17 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
     for number, module in enumerate(spec.imports):
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise document.error(("imports", number), f"cannot import {module}: {error}") from None
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
+            raise document.error(("imports", number), f"cannot import {module!r}: {one_line(error)}") from None
+    refuse_not_finite(document)
     suite = Suite(spec.name, spec.description, document.path, imports=tuple(spec.imports))
+    found: list[Cell] = []
     for number, entry in enumerate(spec.tasks):
-        cells = _TaskCells(document, spec, entry, ("tasks", number), Path(data_root)).cells()
-        suite.cells += [cell for cell in cells if all(match(cell) for match in chosen)]
+        found += _TaskCells(document, spec, entry, ("tasks", number), Path(data_root)).cells()
+    suite.cells += [cell for cell in found if all(match(cell) for match in chosen)]
     if not suite.cells:
-        raise SuiteError(f"{document.path}: no cell is left" + (f" by --only {' '.join(only)}" if only else ""))
+        told = f" by --only {' '.join(only)}; {what_there_is(found, only)}" if only else ""
+        raise SuiteError(f"{document.path}: no cell is left{told}")
     return suite
 
 
@@ -143,6 +156,11 @@ class _TaskCells:
             raise document.error((*where, "task"), f"no task {entry.task!r}; {near(entry.task, list_tasks())}")
         self.task = self._built(entry.options, (*where, "options"), (*where, "task"))
         self.side = self.task.card.image_size
+        if self.task.untrained:  # what is set for all tasks means those that train
+            set_for_all = [
+                n for n in entry.recipe if document.settings.get((*where, "recipe", n), "").startswith("recipe.")
+            ]
+            entry = self.entry = without(entry, set_for_all)
         self.problem = self._recipe()
         self.task.recipe = recipe_of(self.task.recipe, entry.recipe)[0]
 
@@ -150,16 +168,21 @@ class _TaskCells:
         """The task under some options. The fault of a single one is told at its own line."""
         try:
             return build_task(self.entry.task, self.root, dict(options))
-        except (ValueError, OSError) as error:  # a name of data may be too long to ask for
+        except Exception as error:  # a name of data may be too long to ask for; a plug-in may raise anything
+            if not isinstance(error, ValueError | OSError) and task_class(self.entry.task).__module__.startswith(
+                "tasks."
+            ):
+                raise  # a fault of ours is told as one
             guilty = next((name for name in options if self._guilty(name, options)), None)
             place = (*where, guilty) if guilty else where if options else otherwise
-            raise self.document.error(place, error) from None
+            told = error if isinstance(error, ValueError | OSError) else f"{self.entry.task}: {one_line(error)}"
+            raise self.document.error(place, told) from None
 
     def _guilty(self, name: str, options: Mapping[str, Any]) -> bool:
         """Whether the task can be built without the option."""
         try:
             build_task(self.entry.task, self.root, {k: v for k, v in options.items() if k != name})
-        except (ValueError, OSError):
+        except Exception:
             return False
         return True
 
@@ -172,7 +195,7 @@ class _TaskCells:
             except ValueError as error:
                 raise self.document.error((*place, name), error) from None
         try:
-            check_recipe(recipe_of(self.task.recipe, changes)[0])
+            check_recipe(recipe_of(self.task.recipe, changes)[0], self.task.untrained)
         except RecipeError as error:
             field = error.field if error.field in changes else next((n for n in changes if n == "steps"), "")
             return str(self.document.error((*place, field), error))
@@ -225,9 +248,18 @@ class _TaskCells:
     def _check_backbone(self, name: str, options: Mapping[str, Any], where: tuple) -> str:
         """The resize method that the backbone has of its own. Raises SuiteError for a name or method there is not."""
         named = ":" not in name and not is_file_name(name)
-        if named and name not in (known := list_backbones()):
-            raise self.document.error(where, f"no backbone {name!r}; {near(name, known)}")
-        return self._method(options.get("resize", "pi"), (*where, "options", "resize"))
+        if named and name not in list_backbones():
+            try:
+                backbone_spec(name)
+            except ValueError as error:  # the nearest names, or why an entry point of this name cannot be loaded
+                raise self.document.error(where, error) from None
+        method = self._method(options.get("resize", "pi"), (*where, "options", "resize"))
+        for option, value in options.items():
+            try:
+                check_options(name, {option: value})
+            except ValueError as error:
+                raise self.document.error((*where, "options", option), error) from None
+        return method
 
     def _method(self, name: Any, where: tuple) -> str:
         if name not in METHODS:

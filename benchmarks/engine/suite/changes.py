@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
-from benchmarks.engine.suite.reading import Document, SuiteError, read_value
+from benchmarks.engine.suite.reading import Document, SuiteError, near, read_value
+from benchmarks.engine.suite.spec import SuiteSpec
+from tasks.contract import Recipe
+from tasks.data.errors import shown
 
+TOP = tuple(SuiteSpec.model_fields)
+EACH = {"recipe": tuple(f.name for f in fields(Recipe)), "options": ("data",)}  # set for every task
 FIELDS = ("task", "backbone", "train", "seed", "data", "protocol")
 
 
@@ -26,7 +33,12 @@ def apply_setting(document: Document, setting: str) -> None:
     except ValueError as error:
         raise SuiteError(f"--set {setting!r}: {error}") from None
     raw = document.raw
-    if keys[0] not in ("recipe", "options") or len(keys) < 2:
+    if keys[0] not in TOP and (keys[0] not in EACH or len(keys) < 2):
+        more = [f"{name}.{own}" for name, owned in EACH.items() for own in owned]
+        alike = difflib.get_close_matches(keys[0], [*TOP, *EACH], 1)
+        told = f"nearest: {alike[0]}" if alike and len(keys) > 1 else near(dotted, [*TOP, *more])
+        raise SuiteError(f"--set {setting!r}: no key {keys[0]!r}; {told}")
+    if keys[0] not in EACH:
         _assign(document, keys, value, setting)
         return
     tasks = raw.get("tasks")
@@ -51,14 +63,15 @@ def _assign(document: Document, keys: Sequence[str], value: Any, setting: str) -
             where.append(key)
             place = place[key]
         if not isinstance(place, dict | list):
-            raise SuiteError(f"--set {setting!r}: {key!r} is not a mapping or a list")
+            name = ".".join(map(str, where))
+            raise SuiteError(f"--set {setting!r}: {name} is {shown(place, 60)}, which has no {keys[len(where)]!r}")
     last = _index(place, keys[-1], setting) if isinstance(place, list) else keys[-1]
     place[last] = value
     document.settings[(*where, last)] = setting
 
 
 def _index(place: list, key: str, setting: str) -> int:
-    if not key.isdigit() or int(key) >= len(place):
+    if not (key.isascii() and key.isdecimal()) or int(key) >= len(place):
         raise SuiteError(f"--set {setting!r}: {key!r} is not one of the {len(place)} entries (from 0)")
     return int(key)
 
@@ -76,7 +89,19 @@ def cell_filter(text: str) -> Callable[[Any], bool]:
     patterns = wanted.split("|")
 
     def matches(cell: Any) -> bool:
-        value = cell.options.get(name) if name in ("data", "protocol") else getattr(cell, name)
-        return any(fnmatch.fnmatch(str(value), p) for p in patterns)
+        return any(fnmatch.fnmatch(_value(cell, name), p) for p in patterns)
 
     return matches
+
+
+def _value(cell: Any, name: str) -> str:
+    return str(cell.options.get(name) if name in ("data", "protocol") else getattr(cell, name))
+
+
+def what_there_is(cells: Sequence[Any], only: Sequence[str]) -> str:
+    """What the cells have of the names that filters ask for.
+
+    Example: `what_there_is(cells, ["task=clasification"])` is `there are: task=classification, task=segmentation`
+    """
+    names = dict.fromkeys(text.partition("=")[0] for text in only)
+    return f"there are: {', '.join(dict.fromkeys(f'{n}={_value(c, n)}' for n in names for c in cells))}"

@@ -137,6 +137,9 @@ class Document:
         for end in range(len(where), 0, -1):
             if where[:end] in self.settings:
                 return f"--set {self.settings[where[:end]]!r}"
+        deeper = next((text for place, text in self.settings.items() if where and place[: len(where)] == where), None)
+        if deeper:
+            return f"--set {deeper!r}"
         node, line = self.node, self.node.start_mark.line + 1
         for key in where:
             if isinstance(node, yaml.MappingNode):

@@ -43,11 +43,16 @@ def recipe_of(recipe: Recipe, changes: Mapping[str, Any]) -> tuple[Recipe, list[
     return new, notes
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe, untrained: str = "") -> None:
     """Refuse what cannot be trained, of the recipe itself and of each of its candidates.
+
+    Args: untrained: why the task trains nothing, see `Task.untrained`.
 
     Raises: RecipeError naming the value.
     """
+    if untrained and (recipe.steps or recipe.candidates):
+        name = "candidates" if recipe.candidates else "steps"
+        raise RecipeError(name, f"{untrained}: leave {name} out")
     recipe.check()
     for candidate in recipe.candidates:
         try:

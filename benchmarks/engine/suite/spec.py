@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -99,6 +101,31 @@ def validated(document: Document) -> SuiteSpec:
         return SuiteSpec.model_validate(document.raw)
     except ValidationError as error:
         raise _first_problem(error, document) from None
+
+
+def without(entry: TaskEntry, names: Sequence[str]) -> TaskEntry:
+    """An entry without some changes to its recipe."""
+    return entry.model_copy(update={"recipe": {n: v for n, v in entry.recipe.items() if n not in names}})
+
+
+def refuse_not_finite(document: Document) -> None:
+    """Options that are not numbers or have no end are in no row, as JSON has none; recipes say more of theirs.
+
+    Raises: SuiteError for the first one, with its place.
+    """
+    for where, value in _leaves(document.raw):
+        if isinstance(value, float) and not math.isfinite(value) and "recipe" not in where:
+            name = ".".join(map(str, where))
+            raise document.error(where, f"{name} must be a finite number, not {value}")
+
+
+def _leaves(value: Any, where: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        yield where, value
+    else:
+        for key, own in inner:
+            yield from _leaves(own, (*where, key))
 
 
 def _first_problem(error: ValidationError, document: Document) -> SuiteError:

@@ -47,6 +47,7 @@ class ImageRetrieval(Task):
         cross_grid: bool = option(True, "eval", "also search galleries of the other grids of the sweep")
 
     recipe = Recipe(steps=0)
+    untrained = "image_retrieval trains nothing"
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
@@ -97,7 +98,7 @@ class ImageRetrieval(Task):
         return Embedder(backbone, self.options.pooling)
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
-        raise TaskError("image_retrieval trains nothing; its recipe has 0 steps")
+        raise TaskError(f"{self.untrained}; its recipe has 0 steps")
 
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:

@@ -60,6 +60,7 @@ class Landmarks(Task):
         pooling: str = option("pooled", "train", "pooled (the backbone's own) or mean (of patch tokens)")
 
     recipe = Recipe(steps=0)
+    untrained = "landmark_retrieval trains nothing"
 
     def __init__(self, root: str | Path = ".", options: Mapping[str, Any] | None = None, seed: int = 0):
         super().__init__(root, options, seed)
@@ -104,7 +105,7 @@ class Landmarks(Task):
         return Embedder(backbone, self.options.pooling)
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:
-        raise TaskError("landmark_retrieval trains nothing; its recipe has 0 steps")
+        raise TaskError(f"{self.untrained}; its recipe has 0 steps")
 
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: Any) -> dict[str, Tensor]:
