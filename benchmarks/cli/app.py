@@ -23,7 +23,7 @@ from benchmarks.cli.bench import bench
 from benchmarks.cli.conformance import check_backbone, check_task
 from benchmarks.cli.errors import run_verb
 from benchmarks.cli.latency import latency
-from benchmarks.cli.options import DataRoot, Device, Limit, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.options import DataRoot, Device, EvalWeights, Limit, Only, Out, Set, SuiteName, folder_of, listed
 from benchmarks.cli.report import AsJson, compare, report
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
@@ -142,6 +142,7 @@ def plan(
         str, typer.Option(help="cpu, cuda, or a device in the table of rates; default: as `run` would take.")
     ] = "",
     precision: Annotated[str, typer.Option(help="Of the run: no or bf16; default: bf16 on a GPU.")] = "",
+    eval_weights: EvalWeights = "",
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count rows that passed over pictures.")] = False,
     limit: Limit = None,
     rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
@@ -167,7 +168,7 @@ def plan(
     found = load_suite(suite, data_root, settings or [], listed(only))
     store, device = Store(folder_of(suite, out)), device or device_here()
     with progress_shown():
-        cells = planned(found, store, data_root, device, True, rates, precision, skip_broken, limit)
+        cells = planned(found, store, data_root, device, True, rates, precision, skip_broken, limit, eval_weights)
     foreseen = []
     if margin is not None:
         from benchmarks.report.foresight import Assumptions, foresee

@@ -18,6 +18,9 @@ Limit = Annotated[
     int | None, typer.Option(min=1, help="Smoke test: evaluate so many samples of a split; its rows stand apart.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
+EvalWeights = Annotated[
+    str, typer.Option(help="Of the backbone in evaluation, float32 or bf16; default: bf16 on a GPU in bf16.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Import tasks and backbones that rows name as module:callable: they are code.")
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.cli.options import DataRoot, Device, Limit, Only, Out, Set, SuiteName, folder_of, listed
+from benchmarks.cli.options import DataRoot, Device, EvalWeights, Limit, Only, Out, Set, SuiteName, folder_of, listed
 
 
 class Where(StrEnum):
@@ -40,7 +40,11 @@ def run(
         typer.Option(min=0, help="Processes that decode; default: none on a CPU, on a GPU all CPUs but one."),
     ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training step.")] = False,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="torch.compile the training step; default: on a GPU, long ones."),
+    ] = None,
+    eval_weights: EvalWeights = "",
     tracker: Annotated[
         list[str] | None,
         typer.Option(help="Send values of training and evaluation to tensorboard, wandb, mlflow, ...; repeated."),
@@ -84,7 +88,7 @@ def run(
     if here and (jobs or 1) > 1:
         os.environ["FLEXIVIT_JOBS"] = str(jobs)  # helpers inherit it
     os.environ.update(places[0])
-    from benchmarks.engine.running.options import RunOptions
+    from benchmarks.engine.running.options import RunOptions, evaluation_weights
     from benchmarks.engine.suite import load_suite
 
     found = load_suite(suite, data_root, settings or [], listed(only))
@@ -92,9 +96,10 @@ def run(
         from benchmarks.store.trackers import check_trackers
 
         check_trackers(tracker)
+    evaluation_weights("cpu", "no", eval_weights)  # a wrong name is said once, before helpers start
     options = RunOptions(
         device, precision, every, batch, token_budget, workers, compile, tuple(tracker or ()), skip_broken,
-        resident_gib, limit,
+        resident_gib, limit, eval_weights,
     )  # fmt: skip
     work = Work(found, folder_of(suite, out), data_root, options)
     if here:

@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.cost.latency import Latency, read_latencies
 from benchmarks.cost.rates import device_key
 from benchmarks.engine.batches.evaluation import eval_batches
+from benchmarks.engine.bfloat16 import bfloat16_weights
 from benchmarks.engine.reopen import reopen
 from benchmarks.engine.sweep import Lane, normalised_once
 from benchmarks.store import Row, Store, environment
@@ -84,7 +85,7 @@ def _measured(row: Row, task: Task, model: nn.Module, batch: int, device: str, c
     images = images.to(device)
     half = row.precision in ("bf16", "bfloat16")
     precision = torch.autocast(torch.device(device).type, torch.bfloat16) if half else contextlib.nullcontext()
-    with torch.no_grad(), precision:
+    with torch.no_grad(), precision, bfloat16_weights(model, row.eval_weights == "bf16"):
         prepared = lane.prepared(model, view)
         with task.viewing(model, view) as own:
             taken, slowed = time_calls(

@@ -103,13 +103,16 @@ class Identities:
     Args:
         precision: of training and evaluation, as `precision_name` says.
         limit: of a smoke test, whose rows have keys of their own; its weights are those of a whole run.
+        eval_weights: of the backbone in evaluation, as `evaluation_weights` says; float32 is in no key.
 
     Example: `Identities("float32").of(cell, task).rows`
     """
 
-    def __init__(self, precision: str, limit: int | None = None):
+    def __init__(self, precision: str, limit: int | None = None, eval_weights: str = "float32"):
         self.precision = precision
-        self._part = {} if limit is None else {"limit": limit}
+        self._part: dict[str, Any] = {} if limit is None else {"limit": limit}
+        if eval_weights != "float32":
+            self._part["eval_weights"] = eval_weights
         self._data: dict[str, str] = {}
         self._weights: dict[str, str] = {}
 

@@ -15,6 +15,7 @@ from backbones.weights.download import obstacle, offline
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import FILE, assumed_speed, read_rates
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
+from benchmarks.engine.running.options import evaluation_weights
 from benchmarks.engine.suite import Cell, Suite, alone_only, cell_task, recipe_of
 from benchmarks.store import Store, key_of
 from benchmarks.store.failures import one_line
@@ -118,12 +119,14 @@ def plan(
     precision: str = "",
     skip_broken: bool = False,
     limit: int | None = None,
+    eval_weights: str = "",
 ) -> list[Planned]:
     """Every cell of a suite. Looks at the data, once; weights are opened for cells that have rows, to see whether they
     are of these weights and data.
 
     Args:
-        device, precision, skip_broken, limit: of the run that is planned; precision empty: bf16 on a GPU, else float32.
+        device, precision, skip_broken, limit, eval_weights: of the run that is planned; precision empty: bf16 on a GPU,
+            else float32.
         rates: speeds that `bench` has measured.
 
     Nothing is fetched and no server is asked: what a run would download is told.
@@ -137,7 +140,8 @@ def plan(
     known_rates, speed = read_rates(rates), measured_speed(store)
     assumed_speed(device, known_rates)
     obstacles, told = Obstacles(skip_broken), dict[str, list[str]]()
-    identities = Identities(precision_name(precision or ("no" if device == "cpu" else "bf16")), limit)
+    precision = precision or ("no" if device == "cpu" else "bf16")
+    identities = Identities(precision_name(precision), limit, evaluation_weights(device, precision, eval_weights))
 
     def known(cell: Cell) -> Planned:
         task = cell_task(cell, data_root)

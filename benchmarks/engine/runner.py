@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine.batches.prefetch import decoding_processes, processes_here
+from benchmarks.engine.bfloat16 import bfloat16_weights
 from benchmarks.engine.finite import Diverged
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
 from benchmarks.engine.plan import Obstacles, rows_of
 from benchmarks.engine.running.finished import opening
 from benchmarks.engine.running.lines import Lines, write_line
-from benchmarks.engine.running.options import RunOptions, build_accelerator
+from benchmarks.engine.running.options import RunOptions, build_accelerator, evaluation_weights
 from benchmarks.engine.running.processes import failing_together, of_main
 from benchmarks.engine.running.rows import Made, alike, asked_of, failed_row, of_view, rows_of_sweep, shown_values
 from benchmarks.engine.running.summary import Summary
@@ -63,10 +64,9 @@ class Runner:
         names = options.trackers if self.accelerator.is_main_process else ()
         self.trackers = Trackers(names, store.folder / "trackers", suite.name, self.lines.cell)
         self.trainer = Trainer(store, self.accelerator, self.options, self.lines, self.trackers)
-        self._identities, self._obstacles = (
-            Identities(self._precision(), options.limit),
-            Obstacles(options.skip_broken, self.accelerator.num_processes, connect=True),
-        )
+        self._weights = evaluation_weights(str(self.accelerator.device), self._precision(), options.eval_weights)
+        self._identities = Identities(self._precision(), options.limit, self._weights)
+        self._obstacles = Obstacles(options.skip_broken, self.accelerator.num_processes, connect=True)
         self._started = datetime.now(UTC).replace(microsecond=0)
 
     def run(self) -> Summary:
@@ -250,7 +250,7 @@ class Runner:
         chosen = dict.fromkeys(order[i * (len(order) - 1) // (PICTURED - 1)] for i in range(PICTURED))
         try:
             trained.model.eval()
-            with self.accelerator.autocast():  # as the rows were made
+            with self.accelerator.autocast(), bfloat16_weights(trained.model, self._weights == "bf16"):  # as the rows
                 made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
             if made:
                 keep_pictures(self.store, f"{cell.label}, {split}", made)
@@ -262,7 +262,7 @@ class Runner:
         chosen = {v: dataclasses.replace(v, options=tuple((trained.choice | dict(v.options)).items())) for v in views}
         self.trainer.calibrate(task, trained.model, views)
         asked_for = list(dict.fromkeys(chosen.values()))
-        result = self.trainer.sweep(task, trained.model, asked_for, split, self.options.limit)
+        result = self.trainer.sweep(task, trained.model, asked_for, split, self.options.limit, self._weights)
         rows = {view: (metrics, samples) for view, metrics, samples in result.rows}
         result.rows = [(asked, *rows[view]) for asked, view in chosen.items() if view in rows]
         result.seconds = {asked: result.seconds[view] for asked, view in chosen.items()}

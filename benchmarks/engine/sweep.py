@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks.engine.batches.evaluation import Budget, eval_batches
+from benchmarks.engine.batches.evaluation import MOST_JOINED, Budget, eval_batches
 from benchmarks.engine.batches.forking import started
+from benchmarks.engine.batches.joining import Waiting, apart, joined
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.skipping import Skipped
+from benchmarks.engine.bfloat16 import bfloat16_weights
 from benchmarks.engine.finite import Watch
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.running.processes import failing_together
@@ -34,6 +36,7 @@ class SweepResult:
         images: of the split's parts together, each counted once.
         notes: for the row.
         skipped: by split: how many pictures, and the first of them.
+        bfloat16: whether the backbone's blocks held bfloat16 weights.
     """
 
     rows: list[tuple[View, dict[str, float], dict[str, Any] | None]]
@@ -42,6 +45,7 @@ class SweepResult:
     images: int = 0
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, Any] = field(default_factory=dict)
+    bfloat16: bool = False
 
 
 class Lane:
@@ -50,6 +54,7 @@ class Lane:
     def __init__(self, task: Task, views: Sequence[View], split: str):
         self.task, self.views, self.split = task, list(views), split
         self.meter = task.at(views[0]).meter(split)
+        self.waiting = {view: Waiting() for view in views}
         self._prepared: dict[tuple[Any, ...] | None, Any] = {}
 
     def prepared(self, model: nn.Module, view: View) -> Any:
@@ -72,6 +77,7 @@ class Lane:
     def drop(self, view: View) -> None:
         """Leave a view out from now on."""
         self.views.remove(view)
+        self.waiting.pop(view)
         if hasattr(self.meter, "drop"):
             self.meter.drop(view)
 
@@ -84,6 +90,11 @@ def lanes_of(task: Task, views: Sequence[View], split: str) -> list[list[Lane]]:
     return [[Lane(task, own, split) for own in lanes.values()] for lanes in passes.values()]
 
 
+def tokens_of(task: Task, view: View) -> int:
+    """Grid cells of a picture in the finest of the passes that a view makes."""
+    return max(height * width for height, width in (view.grid, *task.passes(view)))
+
+
 def predict_in_chunks(
     task: Task, model: nn.Module, batch: Batch, view: View, prepared: Any, budget: Budget, notes: list[str]
 ) -> dict[str, Tensor]:
@@ -91,9 +102,10 @@ def predict_in_chunks(
 
     Raises: the device's own error where a single image does not fit.
     """
+    cells = tokens_of(task, view)
     with task.viewing(model, view) as own:
         while True:
-            size = budget.images(view, len(batch))
+            size = budget.images(cells, len(batch))
             encoder = getattr(model, "backbone", None)
             if encoder is not None and budget.tokens is not None and hasattr(encoder, "token_budget"):
                 encoder.token_budget = budget.tokens
@@ -105,7 +117,7 @@ def predict_in_chunks(
                     raise
             else:
                 return found[0] if len(found) == 1 else {k: torch.cat([r[k] for r in found]) for k in found[0]}
-            budget.halve(view, size)
+            budget.halve(cells, size)
             grid = f"{view.grid[0]}x{view.grid[1]}"
             notes.append(f"out of memory at grid {grid}: {size} images a pass halved to {size // 2}")
             print(f"  {notes[-1]}", flush=True)
@@ -121,12 +133,14 @@ def sweep(
     device: torch.device | str = "cpu",
     batch: int = 64,
     token_budget: int | None = None,
+    most: int = MOST_JOINED,
     workers: int = 0,
     autocast: Callable[[], Any] | None = None,
     rank: int = 0,
     world: int = 1,
     skip: bool = False,
     limit: int | None = None,
+    bfloat16: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> SweepResult:
     """Evaluate every batch under every view before the next batch is read.
@@ -138,10 +152,13 @@ def sweep(
             themselves (`option(..., data=True)`) take a pass of their own.
         split: what is reported on; the task says which parts of the data it passes over for it.
         batch: images decoded and moved at once.
-        token_budget: tokens (images x grid cells) of a forward pass.
+        token_budget: tokens (images x grid cells) of a forward pass: batches are cut to it, and joined up to it; None:
+            each batch is one pass.
+        most: pictures that batches are joined to.
         autocast: context of reduced precision, such as `accelerator.autocast`.
         skip: pass over pictures that cannot be read; they are counted in the result.
         limit: of a smoke test, samples of each part; None: all of them.
+        bfloat16: weights and residual stream of the backbone's blocks in bfloat16; `result.bfloat16`: it could be done.
         progress: called with images done, images in all, images a second.
 
     Raises: TaskError for an empty split, and for a picture that cannot be read unless they are skipped.
@@ -150,7 +167,7 @@ def sweep(
     """
     assert views and len(set(views)) == len(views), "views must be given, each once"
     model.eval()
-    result, budget = SweepResult([], seconds=dict.fromkeys(views, 0.0)), Budget(token_budget)
+    result, budget = SweepResult([], seconds=dict.fromkeys(views, 0.0)), Budget(token_budget, most)
     started, passes = time.perf_counter(), lanes_of(task, views, split)
     pin = torch.device(device).type == "cuda"
     for lanes in passes:
@@ -161,14 +178,24 @@ def sweep(
                 lane.narrow(part, task.smoke(part, len(loader.dataset), limit))  # type: ignore[arg-type]
         skipped = {part: Skipped(part) for part, _ in parts}
         total = sum(len(chunk) for _, loader in parts for chunk in cast(Iterable[list[int]], loader.batch_sampler))
-        with failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(), Watch(model) as watch:
+        with (
+            failing_together(), torch.no_grad(), (autocast or contextlib.nullcontext)(),
+            bfloat16_weights(model, bfloat16) as kept, Watch(model) as watch,
+        ):  # fmt: skip
+            result.bfloat16, result.notes = bfloat16 and not kept, [*result.notes, *kept]
+            before: str | None = None
             for part, found in ahead(_stream(parts, skipped), device):
-                moved = normalised_once(model, found)
+                if before is not None and part != before:
+                    for lane in lanes:
+                        _evaluate(lane, model, None, before, budget, watch, result)
+                moved, before = normalised_once(model, found), part
                 for lane in lanes:
                     _evaluate(lane, model, moved, part, budget, watch, result)
                 done += len(found)
                 if progress:
                     progress(done, total, done / (time.perf_counter() - started))
+            for lane in lanes if before is not None else ():
+                _evaluate(lane, model, None, before, budget, watch, result)
         result.images = max(result.images, sum(gathered(done)))
         for part, loader in parts:
             skipped[part].merge()
@@ -181,19 +208,26 @@ def sweep(
 
 
 def _evaluate(
-    lane: Lane, model: nn.Module, batch: Batch, part: str, budget: Budget, watch: Watch, result: SweepResult
+    lane: Lane, model: nn.Module, batch: Batch | None, part: str, budget: Budget, watch: Watch, result: SweepResult
 ) -> None:
-    """One batch under every view of a lane."""
+    """One batch under every view of a lane, with those that waited for it; None: whatever still waits."""
     for view in list(lane.views):
-        prepared, begin = lane.prepared(model, view), time.perf_counter()
-        records = predict_in_chunks(lane.task, model, batch, view, prepared, budget, result.notes)
-        problem = watch.problem(records)
-        if problem is None:
-            lane.meter.update(records, batch, view, part)
-        else:
-            lane.drop(view)
-            result.failed[view] = f"predictions at {view} are not finite: {problem}, images of {part}"
-        result.seconds[view] += time.perf_counter() - begin
+        waiting = lane.waiting[view]
+        room = budget.room(tokens_of(lane.task, view))
+        groups = [waiting.rest()] if batch is None else waiting.add(batch, room)
+        for group in groups:
+            if not group or view not in lane.views:
+                continue
+            prepared, begin = lane.prepared(model, view), time.perf_counter()
+            records = predict_in_chunks(lane.task, model, joined(group), view, prepared, budget, result.notes)
+            problem = watch.problem(records)
+            if problem is None:
+                for own, one in apart(records, group):
+                    lane.meter.update(own, one, view, part)
+            else:
+                lane.drop(view)
+                result.failed[view] = f"predictions at {view} are not finite: {problem}, images of {part}"
+            result.seconds[view] += time.perf_counter() - begin
 
 
 def _merge(result: SweepResult, lanes: Sequence[Lane]) -> None:

@@ -29,4 +29,5 @@ class Work:
         return {
             "device": "cuda" if on_gpu else "cpu", "precision": self.options.precision, "costs": False,
             "skip_broken": self.options.skip_broken, "limit": self.options.limit,
+            "eval_weights": self.options.eval_weights,
         }  # fmt: skip

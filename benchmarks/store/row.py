@@ -99,6 +99,7 @@ class Row(Mapping[str, Any]):
     seconds: float | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     precision: str | None = None
+    eval_weights: str | None = None  # bf16: weights and residual stream of the blocks in evaluation; else as trained
     device: str | None = None
     cost: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=list)

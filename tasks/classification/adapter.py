@@ -32,6 +32,7 @@ LABEL_SPACES = ("subset", "all")
 LINEAR_RATES = tuple(PROTOCOL.value("linear_rates"))
 STYLES = ("big_vision", "torchvision")
 CROPS = ("inception", "resmall", "resize")
+DECODINGS = ("full", "scaled")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class ClassificationOptions(Options):
     )
     ensemble: list = option([], "eval", "finetune, head: further grids, averaged as probabilities", values=([5],))
     probe: int = option(-1, "eval", "linear: which of the probes; -1: the best on minival", values=(3,))
+    decode: str = option(
+        "full", "train", "full; or scaled: large JPEGs at 1/2, 1/4, 1/8, faster and with other pixels", later=True,
+        values=("scaled",),
+    )  # fmt: skip
 
 
 class Classification(LabelledTask):
@@ -90,6 +95,8 @@ class Classification(LabelledTask):
             raise TaskError(f"temperature must be above 0, not {chosen.temperature}")
         if chosen.label_space not in LABEL_SPACES:
             raise TaskError(f"no label_space {chosen.label_space!r}; there are: {', '.join(LABEL_SPACES)}")
+        if chosen.decode not in DECODINGS:
+            raise TaskError(f"no decode {chosen.decode!r}; there are: {', '.join(DECODINGS)}")
         self._check_ensemble()
         if not -1 <= chosen.probe < len(LINEAR_RATES):
             raise TaskError(f"probe {chosen.probe} is not one of 0 to {len(LINEAR_RATES) - 1}, or -1 for the best")
@@ -160,7 +167,8 @@ class Classification(LabelledTask):
         protocol = self.options.protocol
         seen = split != "train" or protocol in UNTRAINED  # training must not depend on how it is evaluated
         squeeze = protocol == "fewshot" or (seen and self.options.squeeze)
-        return Pictures(self.labelled(split), self.side, self.options.preprocess, self.crop, squeeze)
+        scaled = self.options.decode == "scaled"
+        return Pictures(self.labelled(split), self.side, self.options.preprocess, self.crop, squeeze, scaled)
 
     def model(self, backbone: nn.Module) -> nn.Module:
         from tasks.classification.models import Classifier, LinearProbes, Locked, PublishedHead
@@ -213,7 +221,8 @@ class Classification(LabelledTask):
     def indifferent(self) -> dict[str, str]:
         protocol = self.options.protocol
         owners = {"neighbours": "knn", "temperature": "knn", "probe": "linear", "shots": "fewshot", "label_map": "head"}
-        return {name: f"of protocol {owner}" for name, owner in owners.items() if owner != protocol}
+        small = {"decode": "its pictures are drawn small"} if self.options.data == "scenes" else {}
+        return {name: f"of protocol {owner}" for name, owner in owners.items() if owner != protocol} | small
 
     def before_training(self, model: nn.Module, batches: Iterator[tuple[Batch, Grid]]) -> None:
         """Mean and variance of the locked features, over training pictures as they are cut and mirrored."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tasks.classification.preprocess import evaluation_view, training_view
+from tasks.classification.preprocess import evaluation_view, larger_side, training_view
 from tasks.data.decoding import decode
 from tasks.data.splits import Labelled
 
@@ -13,10 +13,16 @@ REMEMBERED = 256 << 20  # bytes of decoded pictures a data set keeps
 
 
 class Pictures:
-    """`pictures[i]` -> (uint8 [3, S, S], label), as evaluated; `pictures.sample(i, generator)` as trained on."""
+    """`pictures[i]` -> (uint8 [3, S, S], label), as evaluated; `pictures.sample(i, generator)` as trained on.
 
-    def __init__(self, found: Labelled, side: int, style: str, crop: str, squeeze: bool = False):
+    `scaled`: large JPEGs are decoded smaller, to no less than what evaluation resizes to.
+    """
+
+    def __init__(
+        self, found: Labelled, side: int, style: str, crop: str, squeeze: bool = False, scaled: bool = False
+    ):  # fmt: skip
         self.found, self.side, self.style, self.crop, self.squeeze = found, side, style, crop, squeeze
+        self.reduced = larger_side(side) if scaled else 0
         self._kept: dict[int, Tensor] = {}
         self._bytes = 0
         found.pictures.open()
@@ -28,7 +34,7 @@ class Pictures:
         """Decoded uint8 [3, h, w]; kept in memory as long as all is small."""
         if i in self._kept:
             return self._kept[i]
-        image = decode(self.found.read(i), self.found.pictures.where(i))
+        image = decode(self.found.read(i), self.found.pictures.where(i), self.reduced)
         if self._bytes + image.numel() <= REMEMBERED:
             self._kept[i] = image
             self._bytes += image.numel()

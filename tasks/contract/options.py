@@ -20,7 +20,9 @@ KINDS = {
 }  # fmt: skip
 
 
-def option(default: Any, stage: str, help: str = "", *, data: bool = False, values: tuple[Any, ...] = ()) -> Any:
+def option(
+    default: Any, stage: str, help: str = "", *, data: bool = False, values: tuple[Any, ...] = (), later: bool = False
+) -> Any:  # fmt: skip
     """A field of `Options`.
 
     Args:
@@ -30,12 +32,13 @@ def option(default: Any, stage: str, help: str = "", *, data: bool = False, valu
         data: of an option of evaluation: it changes what `Task.dataset` gives for evaluation. Such views do not share a
             pass over the data, and an option without this mark cannot be read by `dataset`.
         values: some that `check task` may set, where they do not follow from the type (of texts and lists).
+        later: rows were made without it, so at its default it is in no key.
 
     Example: `neighbours: int = option(20, "eval", "how many vote")`
     """
     if stage not in STAGES:
         raise TypeError(f'option(..., {stage!r}): the stage is "train" or "eval"')
-    metadata = {"stage": stage, "help": help, "data": data or stage == "train", "values": values}
+    metadata = {"stage": stage, "help": help, "data": data or stage == "train", "values": values, "later": later}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -97,8 +100,12 @@ class Options:
         return found
 
     def stage(self, stage: str) -> dict[str, Any]:
-        """The options that matter to `stage`, in declared order."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata["stage"] == stage}
+        """The options that matter to `stage`, in declared order: what keys are made of. Those that were added later are
+        there where they are set.
+        """
+        own = [f for f in dataclasses.fields(self) if f.metadata["stage"] == stage]
+        found = {f.name: getattr(self, f.name) for f in own}
+        return {f.name: found[f.name] for f in own if not f.metadata["later"] or found[f.name] != f.default}
 
 
 class Hidden:

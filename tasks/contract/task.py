@@ -104,6 +104,7 @@ class Task:
     skippable: ClassVar[bool] = False  # does the score keep its meaning over fewer pictures, where a user skips some?
     untrained: str = ""  # why nothing is trained under these options, so that no recipe has steps; empty: it is
     one_width: bool = False  # pad to the widest there can be, not to a batch's widest; see `compiled`
+    trained_on: str = "cpu"  # the kind of device that trains; see `training_on`
     Options: ClassVar[type[Options]] = Options
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -148,6 +149,16 @@ class Task:
         """This task for a step that a compiler traces: what it pads, it pads to one width (`one_width`)."""
         own = copy.copy(self)
         own.one_width = True
+        return own
+
+    def training_on(self, kind: str) -> Self:
+        """This task for training on a kind of device, cpu or cuda: on a GPU `augment` may do what else a data set does,
+        by the same law (`moved`).
+
+        Example: `task.training_on("cuda").dataset("train")`
+        """
+        own = copy.copy(self)
+        own.trained_on = kind
         return own
 
     def in_training(self) -> Self:
@@ -241,6 +252,10 @@ class Task:
     def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
         """Batch augmentation on the device, after the backbone's normalisation (mixup and the like)."""
         return batch
+
+    def moved(self) -> list[str]:
+        """What `augment` does in place of the data set, because of the device that trains; a row says it."""
+        return []
 
     def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
         """`(images, grid) -> [B, ...]` of a tower that is never trained, where training images are not augmented.

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tasks.data.pictures import read_rgb
+from tasks.data.pictures import read_reduced, read_rgb
 
 
-def decode(content: Any, name: str = "picture") -> Tensor:
+def decode(content: Any, name: str = "picture", reduced: int = 0) -> Tensor:
     """uint8 RGB [3, h, w] of encoded bytes, a path, a PIL image or an array [h, w, 3]; pixels as stored.
+
+    Args: reduced: a JPEG may come smaller, its shorter side at least this (`read_reduced`); 0: all of it.
 
     Raises: DataError naming a picture that cannot be decoded.
 
@@ -22,7 +24,7 @@ def decode(content: Any, name: str = "picture") -> Tensor:
     if isinstance(content, Image.Image):
         content = np.array(content.convert("RGB"))
     elif not isinstance(content, np.ndarray):
-        content = read_rgb(content, name)
+        content = read_reduced(content, reduced, name) if reduced else read_rgb(content, name)
     return torch.from_numpy(np.ascontiguousarray(content)).permute(2, 0, 1).contiguous()
 
 

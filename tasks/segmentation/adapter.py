@@ -146,7 +146,20 @@ class Segmentation(Task):
     def dataset(self, split: str) -> Any:
         from tasks.segmentation.pipelines import SegmentationData
 
-        return SegmentationData(self.masked(split), self.crop, train=split == "train", scale=self.scale)
+        train = split == "train"
+        return SegmentationData(self.masked(split), self.crop, train, self.scale, distorted=not self.moved())
+
+    def moved(self) -> list[str]:
+        return ["photometric distortion"] if self.trained_on == "cuda" else []
+
+    def augment(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
+        """Photometric distortion of crops, uint8 [B, 3, S, S], where decoding has left it out."""
+        if not self.moved():
+            return batch
+        from tasks.segmentation.distortion import distort, draw_distortion
+
+        drawn = draw_distortion(len(batch), generator).to(batch.images.device)
+        return Batch(batch.ids, distort(batch.images, drawn), batch.targets, batch.features)
 
     def collate(self, samples: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> Batch:
         """Crops are stacked; pictures and labels of evaluation stay lists, also where sizes happen to agree."""

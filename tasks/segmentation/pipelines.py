@@ -31,18 +31,18 @@ from mmseg.registry import TRANSFORMS  # noqa: E402
 PROTOCOL = protocol("segmentation")
 
 
-def train_pipeline(crop: int, scale: tuple[int, int] | None = None) -> list[dict[str, Any]]:
+def train_pipeline(crop: int, scale: tuple[int, int] | None = None, distorted: bool = True) -> list[dict[str, Any]]:
     """mmseg's usual augmentation: resize, crop, flip, photometric distortion.
 
     `scale`: the longest and the shorter side in pixels that a factor of 0.5-2 multiplies, as large as will fit;
-    None: the shorter side at the crop.
+    None: the shorter side at the crop. `distorted`: with the distortion; else `distortion.distort` does it later.
     """
     ratios, share = tuple(PROTOCOL.value("ratio_range")), PROTOCOL.value("largest_class_share")
     return [
         {"type": "RandomResize", "scale": scale or (4 * crop, crop), "ratio_range": ratios, "keep_ratio": True},
         {"type": "RandomCrop", "crop_size": (crop, crop), "cat_max_ratio": share},
         {"type": "RandomFlip", "prob": PROTOCOL.value("flip")},
-        {"type": "PhotoMetricDistortion"},
+        *([{"type": "PhotoMetricDistortion"}] if distorted else []),
     ]
 
 
@@ -72,10 +72,13 @@ class SegmentationData(Dataset):
     Example: `image, target = SegmentationData(masked_set("voc21", "data").load("val"), crop=240)[0]`
     """
 
-    def __init__(self, pairs: Masked, crop: int, train: bool = False, scale: tuple[int, int] | None = None):
+    def __init__(
+        self, pairs: Masked, crop: int, train: bool = False, scale: tuple[int, int] | None = None,
+        distorted: bool = True,
+    ):  # fmt: skip
         self.pairs, self.crop, self.train = pairs, crop, train
         self.classes = pairs.meaning.names
-        self.pipeline = Compose([TRANSFORMS.build(config) for config in train_pipeline(crop, scale)])
+        self.pipeline = Compose([TRANSFORMS.build(config) for config in train_pipeline(crop, scale, distorted)])
         pairs.pictures.open()
 
     def __len__(self) -> int:

@@ -30,6 +30,7 @@ from benchmarks.engine.training.updates.muon import MuonAdamW
 from benchmarks.speed.throughput import kernels
 from benchmarks.store import Store
 from tasks.contract import Batch, Recipe
+from tasks.segmentation.distortion import distort, draw_distortion
 from tasks.upstream.augmentation import crop_and_resize, draw_boxes, draw_factors, draw_mirrored, jitter_colours
 
 pytestmark = pytest.mark.gpu
@@ -209,3 +210,26 @@ def test_compiled_training_falls_back_at_no_grid(device) -> None:
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
         compiled = trained(device, schedule, compile=True)
     assert compiled.losses == pytest.approx(trained(device, schedule).losses, rel=1e-3)
+
+
+def test_crops_are_distorted_as_on_a_cpu(device) -> None:
+    images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
+    drawn = draw_distortion(8, torch.Generator().manual_seed(0))
+    found, expected = distort(images.to(device), drawn.to(device)).cpu().int(), distort(images, drawn).int()
+    # products are rounded once or twice, so a value may be one further on, and its hue one of 180
+    assert ((found - expected).abs() > 2).float().mean() < 1e-3
+
+
+def test_a_sweep_in_bfloat16_over_joined_batches_is_that_of_a_cpu(device) -> None:
+    torch.manual_seed(0)
+    task = Toy()
+    model = task.model(tiny())
+    views = task.views([2, 4, 6])
+    here = sweep(task, model, views, "test")
+    there = sweep(
+        task, model.to(device), views, "test", device=device, batch=4, token_budget=64, bfloat16=True,
+        autocast=lambda: torch.autocast(device.type, torch.bfloat16),
+    )  # fmt: skip
+    assert there.bfloat16 and not there.notes
+    for (_, a, _), (_, b, _) in zip(here.rows, there.rows, strict=True):
+        assert a == pytest.approx(b, abs=0.1)

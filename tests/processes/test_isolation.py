@@ -183,11 +183,21 @@ def test_two_jobs_speak_of_their_cells_and_one_sums_up(tmp_path) -> None:
 
 
 def test_a_log_that_is_full_ends_no_run(tmp_path, monkeypatch) -> None:
-    from benchmarks.engine.running import lines
+    from benchmarks.engine.running import lines, processes
 
     class Full(io.StringIO):
-        def write(self, text: str) -> int:
+        def write(self, text: str = "") -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    class Left(BaseException):
+        pass
+
+    def leave(status: int) -> None:
+        raise Left(status)
+
+    Full.flush = Full.write
     monkeypatch.setattr(sys, "stdout", Full())
     lines.write_line("one")
+    monkeypatch.setattr(processes.os, "_exit", leave)
+    with pytest.raises(Left, match="130"):  # the status of a process of a group is its own, whatever its log does
+        processes.end_process(130)

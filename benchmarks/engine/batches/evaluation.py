@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.engine.batches.skipping import CollateRead, Skipping
-from tasks.contract import Task, TaskError, View
+from tasks.contract import Task, TaskError
+
+MOST_JOINED = 2048  # pictures of 240 pixels a side: 1.4 GB of float32, which waits on the device
 
 
 class Numbered(Dataset):
@@ -56,16 +58,27 @@ def eval_batches(
 
 
 class Budget:
-    """Tokens of a forward pass. `None` never cuts a batch until memory runs out; then it halves."""
+    """Tokens of a forward pass: what is more is cut, and what is less is joined with the batches after it.
 
-    def __init__(self, tokens: int | None = None):
-        self.tokens = tokens
+    `None` joins nothing, and cuts nothing until memory runs out; then it halves.
 
-    def images(self, view: View, count: int) -> int:
-        """How many of `count` images go into one pass at this view."""
-        per_image = view.grid[0] * view.grid[1]
-        return count if self.tokens is None else max(1, min(count, self.tokens // per_image))
+    Args: most: pictures of a joined pass.
 
-    def halve(self, view: View, images: int) -> None:
-        """Half of `images` at this view from now on."""
-        self.tokens = max(1, images // 2) * view.grid[0] * view.grid[1]
+    Example: `Budget(57_600).room(25)` is 2048, and `Budget(57_600).images(900, 512)` is 64
+    """
+
+    def __init__(self, tokens: int | None = None, most: int = MOST_JOINED):
+        self.tokens, self.most = tokens, most
+        self.joins = tokens is not None  # not where a budget only came of memory that ran out
+
+    def images(self, cells: int, count: int) -> int:
+        """How many of `count` images of so many tokens go into one pass."""
+        return count if self.tokens is None else max(1, min(count, self.tokens // cells))
+
+    def room(self, cells: int) -> int:
+        """How many images of so many tokens batches are joined to; 0: each batch is passed on as it comes."""
+        return min(self.most, self.tokens // cells) if self.joins and self.tokens is not None else 0
+
+    def halve(self, cells: int, images: int) -> None:
+        """Half of `images` of so many tokens from now on."""
+        self.tokens = max(1, images // 2) * cells

@@ -10,7 +10,7 @@ from benchmarks.cost.rates import device_here
 from benchmarks.engine.identity import Identities, precision_name
 from benchmarks.engine.plan import Obstacles, rows_of
 from benchmarks.engine.running.lines import Lines
-from benchmarks.engine.running.options import RunOptions
+from benchmarks.engine.running.options import RunOptions, evaluation_weights
 from benchmarks.engine.running.summary import Summary
 from benchmarks.engine.suite import Suite, cell_task
 from benchmarks.store import Store
@@ -47,7 +47,8 @@ def finished(suite: Suite, store: Store, data_root: Path, options: RunOptions, l
     # a glance, before any data is looked at: a row for each view and split
     if len(store.done()) < sum(len(cell.splits) * len(cell.views) for cell in suite.cells):
         return None
-    identities, obstacles = Identities(precision, options.limit), Obstacles(options.skip_broken)
+    weights = evaluation_weights("cpu", precision, options.eval_weights)
+    identities, obstacles = Identities(precision, options.limit, weights), Obstacles(options.skip_broken)
     try:
         for cell in suite.cells:
             task = cell_task(cell, data_root)

@@ -25,11 +25,12 @@ class RunOptions:
         batch: images decoded at once in evaluation; None: what `evaluation_batch` says.
         token_budget: tokens of a forward pass; None: no limit on a CPU, 57,600 on a GPU.
         workers: processes that decode; None: as many as `decoding_processes` says.
-        compile: torch.compile the training step.
+        compile: torch.compile the training step; None: on a GPU, where a training is long enough (`compiles`).
         trackers: names of accelerate's trackers that get values of training and evaluation.
         skip_broken: pass over pictures that cannot be read, and count them.
         limit: samples of each split that are evaluated, for a smoke test; such rows are marked. None: all of them.
         resident_gib: memory of the device that training pictures may take which are held there; 0: none are.
+        eval_weights: of the backbone in evaluation, float32 or bf16; empty: what `evaluation_weights` says.
     """
 
     device: str = ""
@@ -38,11 +39,12 @@ class RunOptions:
     batch: int | None = None
     token_budget: int | None = None
     workers: int | None = None
-    compile: bool = False
+    compile: bool | None = None
     trackers: tuple[str, ...] = ()
     skip_broken: bool = False
     resident_gib: float = LIMIT_GIB
     limit: int | None = None
+    eval_weights: str = ""
 
 
 def evaluation_batch(device: torch.device, side: int) -> int:
@@ -57,9 +59,35 @@ def evaluation_batch(device: torch.device, side: int) -> int:
     return max(16, min(512, 512 * 240**2 // max(side, 1) ** 2))
 
 
+def joined_pictures(side: int) -> int:
+    """Pictures that batches are joined to where a budget has room for more: 2,048 of 240 pixels a side, fewer of larger
+    ones, because they wait where the model computes.
+
+    Example: `joined_pictures(480)` is 512
+    """
+    return max(64, min(2048, 2048 * 240**2 // max(side, 1) ** 2))
+
+
 def token_limit(device: torch.device, asked: int | None) -> int | None:
     """Tokens of a forward pass: as asked, else all on a CPU and 256 pictures at grid 15 on a GPU."""
     return asked or (57_600 if device.type == "cuda" else None)
+
+
+def evaluation_weights(device: str, precision: str, asked: str = "") -> str:
+    """Weights and residual stream of the backbone in evaluation, `float32` or `bf16`: part of a row's key where bf16.
+
+    By default bf16 on a GPU whose precision is bf16, where autocast rounds every product already; else float32.
+
+    Args: device: its name, such as cpu or cuda:1. precision: bf16; or no or float32.
+
+    Raises: TaskError for other weights than these.
+
+    Example: `evaluation_weights("cuda", "bf16") == "bf16"` and `evaluation_weights("cpu", "bf16") == "float32"`
+    """
+    if asked not in ("", "float32", "bf16"):
+        raise TaskError(f"no weights {asked!r} in evaluation; there are: float32, bf16")
+    usual = "bf16" if not device.startswith("cpu") and precision == "bf16" else "float32"
+    return asked or usual
 
 
 def build_accelerator(options: RunOptions) -> Accelerator:

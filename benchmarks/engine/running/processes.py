@@ -73,8 +73,9 @@ def end_process(status: int = 0) -> NoReturn:
     both open; an exit handler was tried upstream, pull request 179291, and given up). Not shown: a trace of the abort
     itself, which has not come back since.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a log on a disk that is full, a reader that has gone
+            stream.flush()
     os._exit(status)
 
 

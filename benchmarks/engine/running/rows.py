@@ -107,6 +107,7 @@ def rows_of_sweep(
             eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
             metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
             images=result.images, training=trained.notes, precision=made.precision, device=made.device, cost=cost,
+            eval_weights="bf16" if result.bfloat16 else None,
             notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), skipped=skipped,
             samples=made.keep(key, samples) if made.keep and samples is not None else None,
             samples_hash=hashes[view], identical_to=[identity.rows[split, other] for other in same_as.get(view, ())],

@@ -26,6 +26,7 @@ from benchmarks.engine.running.interrupts import deferred
 from benchmarks.engine.running.processes import failing_together, in_step, of_main
 from benchmarks.engine.suite import alone_only
 from benchmarks.engine.training.checkpoints import load_checkpoint, save_checkpoint
+from benchmarks.engine.training.compiled import CompiledStep, TaskStep, compiles, traced
 from benchmarks.engine.training.ledger import Ledger
 from benchmarks.engine.training.matrices import block_matrices
 from benchmarks.engine.training.optimizers import (
@@ -40,8 +41,6 @@ from benchmarks.engine.training.unused import freeze_unused, lock
 from benchmarks.store import key_of
 from tasks.contract import Batch, Recipe, Task, TaskError
 
-RECOMPILE_MARGIN = 8  # over one trace a grid: a last smaller micro-batch, gradients on and off
-
 
 @dataclass
 class Training:
@@ -55,20 +54,8 @@ class Training:
     values: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     skipped: dict[str, Any] = field(default_factory=dict)
-
-
-class TaskStep(nn.Module):
-    """The module that process groups and autocast wrap: its `forward` is the task's loss.
-
-    Calling methods of the unwrapped model would train the processes apart without a word.
-    """
-
-    def __init__(self, task: Task, model: nn.Module):
-        super().__init__()
-        self.task, self.model = task, model
-
-    def forward(self, batch: Batch, grid: Grid) -> dict[str, Any]:
-        return self.task.loss(self.model, batch, grid)
+    compiled: bool = False
+    moved: list[str] = field(default_factory=list)  # augmentation that the device has done
 
 
 class Drawn(Dataset):
@@ -117,7 +104,7 @@ def finetune(
     every_seconds: float = 60.0,
     workers: int = 0,
     progress: Callable[[int, int, float, dict[str, float]], None] | None = None,
-    compile: bool = False,
+    compile: bool | None = None,
     features: Callable[[Grid], Tensor] | None = None,
     skip: bool = False,
     residents: Residents | None = None,
@@ -128,6 +115,7 @@ def finetune(
         schedule: grid of each step.
         checkpoint: file written whole every `every_seconds` and on Ctrl-C; removed by the caller when no longer needed.
         progress: called with step, steps, images a second, and the loss's named scalars.
+        compile: torch.compile the step; None: what `compiles` says. Where that fails a note says so, and it goes on.
         features: table of a locked tower's output for all training images at a grid; spares the image forward.
         skip: pass over pictures that cannot be read; they are counted in the result.
         residents: holds the pictures on the device where the data set offers them as they are stored.
@@ -141,7 +129,9 @@ def finetune(
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
     """
     recipe.check()
-    task = task.in_training().compiled() if compile else task.in_training()
+    compile = compiles(accelerator.device, compile, recipe, len(set(schedule.grids)))
+    task = task.in_training().training_on(accelerator.device.type)
+    task = task.compiled() if compile else task
     dataset: Any = task.dataset("train")
     rank, world = accelerator.process_index, accelerator.num_processes
     if not len(dataset):
@@ -169,10 +159,11 @@ def finetune(
         with accelerator.autocast():
             count, pictures = len(dataset), Drawn(dataset, seed)
             tell_statistics(task, model, pictures, count, schedule.grids, seed, accelerator.device, workers)
+    training.moved = task.moved()
     step_module = accelerator.prepare(TaskStep(task, model))
+    program = None
     if compile:
-        torch._dynamo.reset()  # traces of an earlier training of this process count against the same limit
-        step_module = torch.compile(step_module, dynamic=False)  # a grid is a number that shapes are made of
+        step_module = program = CompiledStep(step_module, training.notes)
     if recipe.clip_per_example and recipe.clip is not None:
         step_module = ExampleClipping(task, model, step_module, recipe.clip, accelerator, training.notes)
     held = None
@@ -202,6 +193,7 @@ def finetune(
             training.rate = (step + 1 - first) * recipe.batch / (now - started)
             training.losses.append(values["loss"])
             training.values = values
+            training.compiled |= program is not None and program.used
             if progress:
                 progress(step + 1, recipe.steps, training.rate, values)
 
@@ -222,7 +214,7 @@ def finetune(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     with (
         deferred() as interrupted,
-        _traced(schedule) if compile else contextlib.nullcontext(),
+        traced(schedule) if compile else contextlib.nullcontext(),
         block_matrices(model, recipe.matrices),
     ):
         if held is not None:
@@ -238,7 +230,7 @@ def finetune(
                 batch = task.augment(model, batch, generator("batch", seed, step, rank))
             values, recipe = _within_memory(
                 step_module, batch, grid, recipe, accelerator, parameters, training.notes,
-                seed_of("model", seed, step, rank),
+                seed_of("model", seed, step, rank), program,
             )  # fmt: skip
             if recipe.clip and not recipe.clip_per_example:
                 values["grad_norm"] = clip_gradients(parameters, recipe.clip)
@@ -293,13 +285,6 @@ def _steps(
         yield step, batch
 
 
-def _traced(schedule: GridSchedule) -> contextlib.AbstractContextManager[None]:
-    """Let torch.compile trace each grid anew; past its limit it would run eagerly without a word."""
-    from torch._dynamo import config
-
-    return config.patch(recompile_limit=max(config.recompile_limit, len(set(schedule.grids)) + RECOMPILE_MARGIN))
-
-
 def _within_memory(
     step_module: nn.Module | ExampleClipping,
     batch: Batch,
@@ -309,8 +294,9 @@ def _within_memory(
     parameters: list[Tensor],
     notes: list[str],
     seed: int,
+    program: CompiledStep | None = None,
 ) -> tuple[dict[str, float | Tensor], Recipe]:
-    """`_gradients`, and the recipe with as many micro-batches as memory wants.
+    """`_gradients`, and the recipe with as many micro-batches as memory wants; without `program` once that fails.
 
     Raises: the device's own error where a single image does not fit or the loss may not be cut. SystemExit in a group:
     the others wait in an exchange of gradients, and the launcher ends them when this process is gone.
@@ -324,10 +310,16 @@ def _within_memory(
             if is_out_of_memory(error) and accelerator.num_processes > 1:
                 here = f"process {accelerator.process_index}: out of memory at grid {grid[0]}x{grid[1]}"
                 raise SystemExit(f"error: {here} with {size} images; --set recipe.accumulate higher") from error
-            if not is_out_of_memory(error) or fixed or size <= 1:
+            uncompiled = program is not None and not is_out_of_memory(error) and program.gives_up(error)
+            if uncompiled and accelerator.num_processes > 1:
+                raise TaskError(f"{notes[-1]}; run with --no-compile") from error  # others may wait for gradients
+            if not uncompiled and (not is_out_of_memory(error) or fixed or size <= 1):
                 raise
         for parameter in parameters:
             parameter.grad = None
+        if uncompiled:
+            torch.manual_seed(seed)
+            continue
         recipe = replace(recipe, accumulate=2 * recipe.accumulate)
         note = f"out of memory at grid {grid[0]}x{grid[1]}: micro-batches of {size} images halved to {-(-size // 2)}"
         notes.append(note)

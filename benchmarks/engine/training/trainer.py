@@ -27,7 +27,7 @@ from benchmarks.engine.identity import Identity, candidate_key
 from benchmarks.engine.memory import peak_bytes
 from benchmarks.engine.randomness import seed_of
 from benchmarks.engine.running.lines import Lines
-from benchmarks.engine.running.options import RunOptions, evaluation_batch, token_limit
+from benchmarks.engine.running.options import RunOptions, evaluation_batch, joined_pictures, token_limit
 from benchmarks.engine.running.processes import failing_together, of_main
 from benchmarks.engine.running.summary import duration
 from benchmarks.engine.suite import Cell, changed
@@ -221,18 +221,22 @@ class Trainer:
         return sum(m[task.card.metric.name] for _, m, _ in result.rows) / len(result.rows)
 
     def sweep(
-        self, task: Task, model: nn.Module, views: Sequence[View], split: str, limit: int | None = None
-    ) -> SweepResult:
+        self, task: Task, model: nn.Module, views: Sequence[View], split: str, limit: int | None = None,
+        weights: str = "float32",
+    ) -> SweepResult:  # fmt: skip
         """One pass with this run's device, precision and budget.
 
-        What is chosen on minival is chosen on all of it, so that a smoke test leaves what a whole run would.
+        What is chosen on minival is chosen on all of it and with the weights as they were trained, so that a smoke test
+        and other weights in evaluation leave what a whole run would.
         """
         a = self.accelerator
         return sweep(
             task, model, views, split, device=a.device, batch=self._decoded(task),
-            token_budget=token_limit(a.device, self.options.token_budget), workers=self.workers,
+            token_budget=token_limit(a.device, self.options.token_budget),
+            most=joined_pictures(task.card.image_size), workers=self.workers,
             autocast=a.autocast if a.mixed_precision != "no" else None, rank=a.process_index, world=a.num_processes,
             skip=may_skip(task, self.options.skip_broken), limit=limit, progress=self._looking(split, len(views)),
+            bfloat16=weights == "bf16",
         )  # fmt: skip
 
     def calibrate(self, task: Task, model: nn.Module, views: Sequence[View]) -> None:
@@ -313,4 +317,5 @@ def _notes(training: Training) -> dict[str, Any]:
         "resumed_at": training.resumed_at, "last": {k: round(v, 6) for k, v in training.values.items()},
         "notes": training.notes, "skipped": training.skipped,
         "loss_every": every, "losses": [round(v, 6) for v in training.losses[::every]],
-    }  # fmt: skip
+    } | ({"compiled": True} if training.compiled else {}) | (
+        {"moved": training.moved} if training.moved else {})  # fmt: skip

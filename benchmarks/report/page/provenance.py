@@ -76,7 +76,8 @@ def _environment(row: Row) -> str:
         f"{env.get(n)} {w}{'' if env.get(n) == 1 else 's'}" for n, w in (("cpus", "CPU"), ("threads", "thread"))
     )
     text = f"{env.get('device_name')}, {cpus}, {threads}; {row.get('device')}, "
-    return text + f"{row.get('precision')}; {versions}; {env.get('system')}"
+    weights = f", {row['eval_weights']} weights in evaluation" if row.get("eval_weights") else ""
+    return text + f"{row.get('precision')}{weights}; {versions}; {env.get('system')}"
 
 
 def _short(command: str) -> str:
