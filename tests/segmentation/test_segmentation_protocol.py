@@ -24,7 +24,7 @@ def test_windows_overlap_by_a_sixteenth_unless_said_otherwise() -> None:
 def test_the_scale_of_the_set_reaches_its_training_pictures(tmp_path, monkeypatch) -> None:
     kept = {}
 
-    def init(self, pairs, crop, train=False, scale=None):
+    def init(self, pairs, crop, train=False, scale=None, distorted=True):
         kept.update(crop=crop, train=train, scale=scale)
 
     monkeypatch.setattr(SegmentationData, "__init__", init)
