@@ -155,7 +155,7 @@ def plan(
             done = list(rows_of(identities.of(cell, task), store, skip_broken).values())
         whole = len(done) == len(cell.splits) * len(cell.views)
         state = "blocked" if missing else "done" if whole else "to do"
-        entry = Planned(cell, state, missing, done, notes, downloads=[str(wanted)] if wanted and not missing else [])
+        entry = Planned(cell, state, missing, done, notes, downloads=[str(wanted)] if wanted else [])
         if costs and state != "done":
             images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe

@@ -157,6 +157,8 @@ class Task:
 
         Example: `task.training_on("cuda").dataset("train")`
         """
+        if kind == self.trained_on:
+            return self
         own = copy.copy(self)
         own.trained_on = kind
         return own

@@ -66,7 +66,9 @@ def write_labels(path: Path, boxes: int) -> float:
             "id": i + 1, "image_id": i // BOXES + 1, "category_id": drawn.randint(1, 600), "bbox": [x, y, 39.5, 39.25],
             "area": round(drawn.uniform(1, 1500), 2), "segmentation": [polygon],
         })  # fmt: skip
-    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"images": images, "categories": categories, "annotations": annotations}), encoding="utf-8"
+    )
     return path.stat().st_size / 2**20
 
 
