@@ -2,12 +2,15 @@
 
     python -m benchmarks.speed.per_example --data-root DATA --data lvis_coco80 --backbone flexivit_nano --grid 15
 
-Prints a markdown row: milliseconds an image of the detection task's loss and gradients, and ratios in alternation.
+With `--locked` the text tower is locked and encodes each text once, as `lr_groups: {text: 0.0}` has it; then the ratio
+to the same batch under a tower that learns stands beside, both clipped in one pass. Prints a markdown row: milliseconds
+an image of the detection task's loss and gradients, and ratios in alternation.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -18,8 +21,9 @@ from torch import Tensor, nn
 from backbones import build_backbone
 from backbones.grids import Grid
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
+from benchmarks.engine.training.unused import lock
 from benchmarks.speed.throughput import take_turns
-from tasks import Batch, Task, build_task
+from tasks import Batch, Recipe, Task, build_task
 
 
 def spread(values: Sequence[float]) -> str:
@@ -84,13 +88,31 @@ def measure(args: argparse.Namespace) -> str:
     model.to(accelerator.device).train()
     data, random = task.dataset("train"), torch.Generator().manual_seed(0)
     batch = task.collate([(i, *data.sample(i, random)) for i in range(args.batch)]).to(accelerator.device)
-    calls = ways(task, model, batch, (args.grid, args.grid), accelerator)
+    grid = (args.grid, args.grid)
+    if args.locked:
+        free = copy.deepcopy(model)
+        trained = ways(task, free, task.augment(free, batch, random), grid, accelerator)["one pass"]
+        lock(model, Recipe(lr_groups={"text": 0.0}))
+    calls = ways(task, model, task.augment(model, batch, random), grid, accelerator)
     gap = furthest(calls["one pass"](), calls["a pass an example"]())
+    if args.locked:
+        calls["trained"] = trained
     times = take_turns(calls, args.turns, accelerator.device)
+    gain = (
+        [spread([a / b for a, b in zip(times.pop("trained"), times["one pass"], strict=True)])] if args.locked else []
+    )
     each = {name: statistics.median(taken) / args.batch * 1e3 for name, taken in times.items()}
     over = {n: spread([a / b for a, b in zip(times[n], times["batched"], strict=True)]) for n in list(times)[1:]}
-    name = f"{args.backbone}, text {args.text}, {args.data}"
-    cells = [name, f"{args.grid}", f"{args.batch}", *(f"{each[n]:.2f}" for n in times), *over.values(), f"{gap:.0e}"]
+    name = f"{args.backbone}, text {args.text}{' locked' * args.locked}, {args.data}"
+    cells = [
+        name,
+        f"{args.grid}",
+        f"{args.batch}",
+        *(f"{each[n]:.2f}" for n in times),
+        *over.values(),
+        f"{gap:.0e}",
+        *gain,
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -101,6 +123,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="flexivit_nano")
     parser.add_argument("--weights", action="store_true", help="with the backbone's weights, else as initialised")
     parser.add_argument("--text", default="tiny", help="text tower")
+    parser.add_argument("--locked", action="store_true", help="it is not trained, and encodes each text once")
     parser.add_argument("--side", type=int, default=0, help="pixels of the square; 0: the task's")
     parser.add_argument("--grid", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
@@ -112,6 +135,7 @@ def main() -> None:
         torch.set_num_threads(1)
     head = ["what", "grid", "batch", "batched, ms an image", "clipped in one pass, ms", "a pass an example, ms"]
     head += ["one pass / batched (quartiles)", "a pass an example / batched", "gradients differ by"]
+    head += ["one pass, tower trained / locked"] if args.locked else []
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     print(measure(args))
 

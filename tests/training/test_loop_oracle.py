@@ -1,6 +1,7 @@
 """The training loop beside a plain loop in torch, and what each of its calls is there for."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 import runner_tools  # noqa: F401  (makes the plug-in importable)
@@ -23,26 +24,26 @@ class Watched(Toy):
 
     def __init__(self, **more):
         super().__init__(**more)
-        self.grids, self.modes, self.drawn, self.mixed = [], [], 0, 0
+        self.grids, self.modes, self.seen = [], [], Counter()  # shared with copies of the task
 
     def dataset(self, split):
         task = self
 
         class Sampled(Quarters):
             def sample(self, i, generator):
-                task.drawn += 1
+                task.seen["drawn"] += 1
                 return self[i]
 
         return Sampled(0, task.card.splits[split])
 
     def augment(self, model, batch, generator):
-        self.mixed += 1
+        self.seen["mixed"] += 1
         return Batch(batch.ids, 255 - batch.images, batch.targets)
 
     def loss(self, model, batch, grid):
         self.grids.append(tuple(grid))
         self.modes.append(model.training)
-        self.last = batch.images
+        self.seen["brightness"] = float(batch.images.float().mean())
         return super().loss(model, batch, grid)
 
 
@@ -81,8 +82,8 @@ def test_each_step_has_its_grid_and_its_augmentation_in_training_mode() -> None:
     task, schedule = Watched(), parse_schedule("random:2,4,6")
     trained(task, schedule="random:2,4,6")
     assert task.grids[-6:] == [schedule.grid(step, 6) for step in range(1, 7)]
-    assert task.mixed == 6 and task.drawn >= 48 and all(task.modes)
-    assert task.last.float().mean() > 150  # the pictures are dark before the augmentation
+    assert task.seen["mixed"] == 6 and task.seen["drawn"] >= 48 and all(task.modes)
+    assert task.seen["brightness"] > 150  # the pictures are dark before the augmentation
 
 
 def test_averaged_weights_are_what_is_left() -> None:
