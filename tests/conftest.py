@@ -1,6 +1,8 @@
 """Shared by all tests: few threads, where golden values lie, tiny random encoders."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,11 @@ import torch
 if "PYTEST_XDIST_WORKER" in os.environ:  # processes side by side: one thread each, and the same for what they start
     os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+# a shell starts what it runs in the background with Ctrl-C ignored, and children inherit that
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
