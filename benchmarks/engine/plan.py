@@ -22,7 +22,7 @@ from benchmarks.store.failures import one_line
 from tasks import build_task
 from tasks.contract import Task
 from tasks.data.checks.of_task import findings_of
-from tasks.data.errors import one_line as text_line
+from tasks.data.errors import as_one_line
 
 PRECISIONS = ("no", "bf16")
 
@@ -164,7 +164,7 @@ def plan(
             try:
                 cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
             except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
-                entry.missing = missing or [f"backbone {cell.backbone}: {text_line(error)}"]
+                entry.missing = missing or [f"backbone {cell.backbone}: {as_one_line(error)}"]
                 entry.state = "blocked"
             else:
                 entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]

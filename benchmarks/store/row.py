@@ -113,6 +113,11 @@ class Row(Mapping[str, Any]):
                 continue
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ValueError(f"{name} must be {told}, not {_short(value)}")
+        for name, key, usual, kinds, told in _INSIDE:
+            inner = getattr(self, name)
+            if inner and key in inner and type(value := inner[key]) not in usual:
+                if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                    raise ValueError(f"{name}.{key} must be {told}, not {_short(value)}")
         if self.status not in ("ok", "failed"):
             raise ValueError(f"status must be ok or failed, not {_short(self.status)}")
         for name, value in self.metrics.items():
@@ -166,7 +171,7 @@ _NAMES = frozenset(_ORDER)
 _ALWAYS = frozenset(("suite", "task", "protocol", "backbone", "train_grid", "eval_grid", "seed", "split"))
 _BASIC: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"), "int": ((int,), "a whole number"), "bool": ((bool,), "true or false"),
-    "float": ((int, float), "a number"), "int | str": ((int, str), "a grid"),
+    "float": ((int, float, numbers.Real), "a number"), "int | str": ((int, str), "a grid"),
     "Mapping": ((Mapping,), "a mapping"), "Sequence": ((list, tuple), "a list"),
 }  # fmt: skip
 
@@ -183,6 +188,16 @@ def _checks(name: str, annotation: str) -> tuple[str, frozenset[type], tuple[typ
 
 
 _KINDS = tuple(_checks(f.name, str(f.type)) for f in dataclasses.fields(Row))
+_WITHIN: dict[str, dict[str, str]] = {  # what reports and plans compute with, inside the mappings
+    "measure": {"name": "str", "unit": "str | None", "scale": "float", "higher_is_better": "bool", "digits": "int",
+                "chance": "float | None", "margin": "float | None"},
+    "cost": {"macs": "float | None", "macs_per_second": "float | None", "images_per_second": "float | None",
+             "grids": "Sequence | None"},
+    "training": {"losses": "Sequence | None", "loss_every": "float | None", "steps": "float | None",
+                 "seconds": "float | None", "won": "int | None", "notes": "Sequence | None"},
+    "env": {"command": "str | None", "revision": "str | None", "versions": "Mapping | None"},
+}  # fmt: skip
+_INSIDE = tuple((name, *_checks(key, kind)) for name, inner in _WITHIN.items() for key, kind in inner.items())
 
 
 def _short(value: Any) -> str:

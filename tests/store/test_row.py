@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report.build import read_report
+from benchmarks.report.build import read_report, write_report
 from benchmarks.report.tables import as_csv
 from benchmarks.store import Row, Store
 from benchmarks.store.row import ROW_FORMAT
@@ -76,11 +76,21 @@ def test_the_measured_tables_are_made_again_from_their_rows() -> None:
     ({"status": "fine"}, "status must be ok or failed, not 'fine'"),
     ({"finished": 5}, "finished must be a text or null"),
     ({"notes": "one"}, "notes must be a list"),
+    ({"metrics": {"top1": 10**400}}, "int too large"),
+    ({"measure": {"scale": "100"}}, "measure.scale must be a number, not '100'"),
+    ({"measure": {"chance": [0.1]}}, r"measure.chance must be a number or null, not \[0.1\]"),
+    ({"measure": {"digits": 1.5}}, "measure.digits must be a whole number, not 1.5"),
+    ({"cost": {"macs": "1e9"}}, "cost.macs must be a number or null, not '1e9'"),
+    ({"cost": {"macs_per_second": True}}, "cost.macs_per_second must be a number or null, not True"),
+    ({"cost": {"grids": 8}}, "cost.grids must be a list or null"),
+    ({"training": {"losses": 0.5}}, "training.losses must be a list or null"),
+    ({"env": {"versions": ["torch"]}}, "env.versions must be a mapping or null"),
+    ({"env": {"command": ["run"]}}, "env.command must be a text or null"),
     ({"row_format": 99}, "row_format 99 is not known"),
     ({"row_format": "1"}, "row_format '1' is not known"),
 ])  # fmt: skip
 def test_what_is_no_row_is_named(tmp_path, change, why) -> None:
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises((ValueError, OverflowError), match=why):
         read_row({**GOOD, "row_format": ROW_FORMAT, **change})
     store = Store(tmp_path)
     store.append([GOOD])
@@ -90,6 +100,16 @@ def test_what_is_no_row_is_named(tmp_path, change, why) -> None:
     with pytest.warns(UserWarning, match="rows.jsonl:2: not a row, passed over"):
         assert [r.row_key for r in store.rows()] == ["ab", "cd"]
     assert set(store.done()) == {"ab", "cd"} and len(store.faults) == 1
+
+
+def test_half_a_pair_of_utf16_in_a_row_stops_no_report(tmp_path) -> None:
+    """A command whose file name is not UTF-8 is written so."""
+    store = Store(tmp_path)
+    store.append([{**GOOD, "label": "caf\udce9 \U0001f600", "env": {"command": "run \udce9.yaml", "versions": {"\ud800": "1"}}}])
+    (row,) = store.rows()
+    assert (row.label, dict(row.env)) == ("caf? \U0001f600", {"command": "run ?.yaml", "versions": {"?": "1"}})
+    assert write_report(read_report([store]), tmp_path / "report")
+    assert [r.label for r in map(store.row, store.entries())] == ["caf? \U0001f600"]
 
 
 def test_a_row_is_its_line() -> None:
