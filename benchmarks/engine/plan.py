@@ -88,7 +88,7 @@ class Obstacles:
             reason = reason or (obstacle(wanted, self._connect) if wanted else None)
             self._known[weights] = [f"backbone {cell.backbone}: {reason}"] if reason else []
         start = task.start(cell.backbone)
-        lacking = map(text_line, start.lacking()) if start else ()
+        lacking = map(as_one_line, start.lacking()) if start else ()
         return [*self._known[data], *lacking, *self._known[weights]]
 
     def download(self, cell: Cell) -> Download | None:
@@ -193,4 +193,4 @@ def missing_of(task: Task, splits: tuple[str, ...], skip_broken: bool = False) -
     decoded keep no run from starting.
     """
     found = findings_of(task, splits)
-    return list(dict.fromkeys(map(text_line, found.problems if skip_broken else found.errors)))
+    return list(dict.fromkeys(map(as_one_line, found.problems if skip_broken else found.errors)))
