@@ -149,7 +149,7 @@ class RowsFile:
     def _parsed(self, line: bytes, number: int) -> Row | None:
         try:
             return read_row(_parsed(line))
-        except (ValueError, OverflowError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             why = "not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else error
             self._report(f"{self.path}:{number}: not a row, passed over: {why}")
             return None

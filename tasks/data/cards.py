@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from tasks.data.errors import Missing, Wrong, nearest, as_one_line, shown
+from tasks.data.errors import Missing, Wrong, as_one_line, nearest, shown
 
 CARDS = Path(__file__).parent / "sets" / "cards"
 OWN = "sets"  # folder of a user's cards under the data root

@@ -32,7 +32,9 @@ class DataError(TaskError):
         where = ([str(path)] if path is not None else []) + ([place] if place else [])
         text = ": ".join([*where, f"{field} {reason}" if field else reason])
         # a lone reason may be what torch makes of a worker's error, whose lines its reader needs
-        super().__init__(text if text == reason and not advice else as_one_line(f"{text}; {advice}" if advice else text))
+        super().__init__(
+            text if text == reason and not advice else as_one_line(f"{text}; {advice}" if advice else text)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # processes that load data hand their errors over pickled, and keyword arguments would be lost

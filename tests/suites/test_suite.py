@@ -261,7 +261,9 @@ def test_a_plug_in_that_cannot_be_imported_is_told_with_its_line(tmp_path, monke
 @pytest.mark.parametrize("name", list_suites())
 def test_suites_that_come_with_the_software_are_valid(tmp_path, name: str) -> None:
     cells = load_suite(name, tmp_path).cells
-    assert len({cell.label for cell in cells}) == len(cells), "two cells of one label: logs and errors would mean either"
+    assert len({cell.label for cell in cells}) == len(cells), (
+        "two cells of one label: logs and errors would mean either"
+    )
 
 
 def test_cells_that_differ_in_options_alone_say_in_what(tmp_path) -> None:

@@ -43,7 +43,7 @@ class Cell:
         views: with the resize method that is effective.
         flexible: what the suite says of the backbone; None: nothing.
         problem: why the cell cannot be run, with its place in the file; empty where it can.
-        apart: what tells the cell from others of its suite that have task, data, backbone, training grid and seed alike.
+        apart: what tells the cell from others of its suite with the same task, data, backbone, training grid and seed.
     """
 
     suite: str
@@ -66,7 +66,8 @@ class Cell:
         data = f"/{self.options['data']}" if "data" in self.options else ""
         protocol = "".join(f"/{self.options[name]}" for name in ("protocol", "preset") if name in self.options)
         trained = f" trained at {self.train}" if self.train else ""
-        return f"{self.task}{data}{protocol} {self.backbone}{trained} seed {self.seed}{f' ({self.apart})' * bool(self.apart)}"
+        apart = f" ({self.apart})" if self.apart else ""
+        return f"{self.task}{data}{protocol} {self.backbone}{trained} seed {self.seed}{apart}"
 
 
 @dataclass

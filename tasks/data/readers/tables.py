@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.data.documents import read_json
-from tasks.data.errors import Missing, Wrong, nearest, as_one_line, shown
+from tasks.data.errors import Missing, Wrong, as_one_line, nearest, shown
 from tasks.data.readers.files import read_bytes
 from tasks.data.records import Records
 
