@@ -22,21 +22,10 @@ def sources() -> dict[str, Path]:
     }
 
 
-class Untyped(ast.NodeTransformer):
-    """Leaves out what only a type checker reads."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
-
-
-def imported(path: Path, known: set[str], typed: bool) -> set[str]:
-    """Modules of ours that a file imports, inside of functions too; `typed`: for annotations alone as well."""
-    tree = ast.parse(path.read_text())
-    if not typed:
-        Untyped().visit(tree)
-    nodes = ast.walk(tree)
+def imported(path: Path, known: set[str]) -> set[str]:
+    """Modules of ours that a file imports, inside of functions and for annotations alone as well."""
     names: set[str] = set()
-    for node in nodes:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -49,13 +38,13 @@ def test_imports_run_one_way() -> None:
     modules = sources()
     for name, path in modules.items():
         allowed = LAYERS[: LAYERS.index(name.split(".")[0]) + 1]
-        for other in imported(path, set(modules), typed=True):
+        for other in imported(path, set(modules)):
             assert other.split(".")[0] in allowed, f"{name} imports {other}"
 
 
 def test_no_circle_of_imports() -> None:
     modules = sources()
-    edges = {name: imported(path, set(modules), typed=False) - {name} for name, path in modules.items()}
+    edges = {name: imported(path, set(modules)) - {name} for name, path in modules.items()}
     # a package's own __init__ lends its names to others; its files are what import each other
     files = {name: {e for e in targets if not is_package(modules[e])} for name, targets in edges.items()}
     state: dict[str, int] = defaultdict(int)

@@ -22,7 +22,7 @@ from benchmarks.store.failures import one_line
 from tasks import build_task
 from tasks.contract import Task
 from tasks.data.checks.of_task import findings_of
-from tasks.data.errors import one_line as text_line
+from tasks.data.errors import as_one_line
 
 PRECISIONS = ("no", "bf16")
 
@@ -88,7 +88,7 @@ class Obstacles:
             reason = reason or (obstacle(wanted, self._connect) if wanted else None)
             self._known[weights] = [f"backbone {cell.backbone}: {reason}"] if reason else []
         start = task.start(cell.backbone)
-        lacking = map(text_line, start.lacking()) if start else ()
+        lacking = map(as_one_line, start.lacking()) if start else ()
         return [*self._known[data], *lacking, *self._known[weights]]
 
     def download(self, cell: Cell) -> Download | None:
@@ -164,7 +164,7 @@ def plan(
             try:
                 cost = estimate(cell, steps, recipe.batch, images, side, device, speed, known_rates, passes)
             except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
-                entry.missing = missing or [f"backbone {cell.backbone}: {text_line(error)}"]
+                entry.missing = missing or [f"backbone {cell.backbone}: {as_one_line(error)}"]
                 entry.state = "blocked"
             else:
                 entry.macs, entry.hours, entry.rate = cost["macs"], cost["hours"], cost["rate"]
@@ -193,4 +193,4 @@ def missing_of(task: Task, splits: tuple[str, ...], skip_broken: bool = False) -
     decoded keep no run from starting.
     """
     found = findings_of(task, splits)
-    return list(dict.fromkeys(map(text_line, found.problems if skip_broken else found.errors)))
+    return list(dict.fromkeys(map(as_one_line, found.problems if skip_broken else found.errors)))

@@ -255,7 +255,7 @@ class Runner:
             with self.accelerator.autocast(), bfloat16_weights(trained.model, self._weights == "bf16"):  # as the rows
                 made = task.pictures(trained.model, split, {v: samples[v] for v in chosen}, self.accelerator.device)
             if made:
-                keep_pictures(self.store, f"{cell.label}, {split}", made)
+                keep_pictures(self.store, f"{cell.label}, {split}", made, cell_key(cell, task))
         except Exception as error:
             self.lines.cell(f"no pictures: {one_line(error)}")
 

@@ -98,17 +98,23 @@ def run(work: Work, helpers: Sequence[Mapping[str, str]] = (), quiet: bool = Fal
             stack.close()
             if not is_helper():
                 print("stopped; the same command goes on from here", file=sys.stderr)
+            _end_of_group(130)
             return 130
         except BaseException:
             _stop(started)
             raise
     if os.environ.get("RANK", "0") == "0" and not is_helper():  # of a process group, one speaks
         print("\n".join([*summary.lines(), f"rows: {store.path}"]))
+    _end_of_group(summary.status)
+    return summary.status
+
+
+def _end_of_group(status: int) -> None:
+    """A process of a group ends here and now: an interpreter that closes down waits for threads of gloo."""
     if "RANK" in os.environ:
         from benchmarks.engine.running.processes import end_process
 
-        end_process(summary.status)
-    return summary.status
+        end_process(status)
 
 
 def _helper(more: Mapping[str, str], piped: bool) -> subprocess.Popen[str]:

@@ -15,10 +15,14 @@ from benchmarks.store.store import Store
 FOLDER = "pictures"
 
 
-def keep_pictures(store: Store, label: str, pictures: Sequence[tuple[str, Any]]) -> list[str]:
+def keep_pictures(store: Store, label: str, pictures: Sequence[tuple[str, Any]], key: str = "") -> list[str]:
     """Write `(caption, PIL image)` of a cell as PNG files and note them in `pictures/index.json` (file -> caption).
 
     File names are hashes: nothing that comes from data can leave the folder. The same cell replaces its pictures.
+
+    Args:
+        label: stands before each caption.
+        key: tells cells apart that have one label, such as those of two runs into one folder.
 
     Returns: names of the files.
 
@@ -28,7 +32,7 @@ def keep_pictures(store: Store, label: str, pictures: Sequence[tuple[str, Any]])
     """
     folder, names = store.folder / FOLDER, {}
     for number, (caption, image) in enumerate(pictures):
-        name = f"{key_of({'label': label, 'number': number})}.png"
+        name = f"{key_of({'key': key or label, 'label': label, 'number': number})}.png"
         write_atomically(folder / name, partial(image.save, format="PNG"))
         names[name] = f"{label}: {caption}"
     with store.locked(FOLDER):

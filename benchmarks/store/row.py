@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST = 1e100  # sums and squares of a row's numbers stay finite
 ROW_FORMAT = 2  # raise it when the meaning of a key changes, and say in `upgrades` how older rows are read
 
 
@@ -113,17 +114,38 @@ class Row(Mapping[str, Any]):
                 continue
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise ValueError(f"{name} must be {told}, not {_short(value)}")
+        self._check_within()
         if self.status not in ("ok", "failed"):
             raise ValueError(f"status must be ok or failed, not {_short(self.status)}")
         for name, value in self.metrics.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
                 raise ValueError(f"metrics.{name} must be a number or null, not {_short(value)}")
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"metrics.{name} is {value}: every number is finite, or the row is a failure")
+            if value is not None:
+                _check_size(f"metrics.{name}", value)
+                if not math.isfinite(value):
+                    raise ValueError(f"metrics.{name} is {value}: every number is finite, or the row is a failure")
         if self.status == "ok":
             empty = [name for name in ("row_key", "split", "eval_grid", "metrics") if not getattr(self, name)]
             if empty:
                 raise ValueError(f"a successful row needs {' and '.join(empty)}")
+
+    def _check_within(self) -> None:
+        for name, key, usual, kinds, told in _INSIDE:
+            inner = getattr(self, name)
+            if not inner or key not in inner:
+                continue
+            value = inner[key]
+            if type(value) not in usual and (
+                not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+            ):
+                raise ValueError(f"{name}.{key} must be {told}, not {_short(value)}")
+            if type(value) in (int, float):
+                _check_size(f"{name}.{key}", value)
+        if not 0 <= self.measure.get("digits", 1) <= 15:
+            raise ValueError(f"measure.digits must be from 0 to 15, not {_short(self.measure['digits'])}")
+        for name in ("identical_to", "notes"):
+            if bad := [part for part in getattr(self, name) if not isinstance(part, str)]:
+                raise ValueError(f"{name} must be a list of texts, and holds {_short(bad[0])}")
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Row:
@@ -166,7 +188,7 @@ _NAMES = frozenset(_ORDER)
 _ALWAYS = frozenset(("suite", "task", "protocol", "backbone", "train_grid", "eval_grid", "seed", "split"))
 _BASIC: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"), "int": ((int,), "a whole number"), "bool": ((bool,), "true or false"),
-    "float": ((int, float), "a number"), "int | str": ((int, str), "a grid"),
+    "float": ((int, float, numbers.Real), "a number"), "int | str": ((int, str), "a grid"),
     "Mapping": ((Mapping,), "a mapping"), "Sequence": ((list, tuple), "a list"),
 }  # fmt: skip
 
@@ -183,6 +205,22 @@ def _checks(name: str, annotation: str) -> tuple[str, frozenset[type], tuple[typ
 
 
 _KINDS = tuple(_checks(f.name, str(f.type)) for f in dataclasses.fields(Row))
+_WITHIN: dict[str, dict[str, str]] = {  # what reports and plans compute with, inside the mappings
+    "measure": {"name": "str", "unit": "str | None", "scale": "float", "higher_is_better": "bool", "digits": "int",
+                "chance": "float | None", "margin": "float | None"},
+    "cost": {"macs": "float | None", "macs_per_second": "float | None", "images_per_second": "float | None",
+             "grids": "Sequence | None"},
+    "training": {"losses": "Sequence | None", "loss_every": "float | None", "steps": "float | None",
+                 "seconds": "float | None", "won": "int | None", "notes": "Sequence | None"},
+    "env": {"command": "str | None", "revision": "str | None", "versions": "Mapping | None"},
+}  # fmt: skip
+_INSIDE = tuple((name, *_checks(key, kind)) for name, inner in _WITHIN.items() for key, kind in inner.items())
+
+
+def _check_size(name: str, value: float) -> None:
+    size = abs(value) if isinstance(value, int) else abs(float(value))  # an integer may be larger than any float
+    if LARGEST < size < math.inf:
+        raise ValueError(f"{name} is {_short(value)}: no number of a row is beyond {LARGEST:g}")
 
 
 def _short(value: Any) -> str:

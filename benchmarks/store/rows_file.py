@@ -100,7 +100,7 @@ class RowsFile:
         with open(self.path, "rb") as file:
             for entry in wanted:
                 file.seek(entry.offset)
-                rows.append(read_row(json.loads(file.read(entry.length))))
+                rows.append(read_row(_parsed(file.read(entry.length))))
         return rows
 
     def _refresh(self) -> None:
@@ -148,7 +148,7 @@ class RowsFile:
 
     def _parsed(self, line: bytes, number: int) -> Row | None:
         try:
-            return read_row(json.loads(line, parse_constant=_refuse))
+            return read_row(_parsed(line))
         except (ValueError, RecursionError) as error:
             why = "not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else error
             self._report(f"{self.path}:{number}: not a row, passed over: {why}")
@@ -177,6 +177,23 @@ def _not_finite(value: Any, place: str = "") -> str | None:
         return f"{place} is {value}" if isinstance(value, float) and not math.isfinite(value) else None
     found = (_not_finite(v, f"{place}.{k}" if place else str(k)) for k, v in parts)
     return next((f for f in found if f), None)
+
+
+def _parsed(line: bytes) -> Any:
+    """The JSON of a line. Half a pair of UTF-16, as a command with a file name that is not UTF-8 leaves, becomes `?`:
+    no page could be written with it."""
+    value = json.loads(line, parse_constant=_refuse)
+    return _encodable(value) if b"\\ud" in line.lower() else value
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_encodable(part) for part in value]
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(part) for key, part in value.items()}
+    return value
 
 
 def _refuse(constant: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pydantic
 import yaml
 
-from tasks.data.errors import Missing, Wrong, nearest, one_line, shown
+from tasks.data.errors import Missing, Wrong, as_one_line, nearest, shown
 
 CARDS = Path(__file__).parent / "sets" / "cards"
 OWN = "sets"  # folder of a user's cards under the data root
@@ -204,7 +204,7 @@ def read_card(path: Path, loader: type[yaml.SafeLoader] | None = None) -> SetCar
         content = yaml.load(path.read_text(encoding="utf-8"), loader or _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or one_line(error, 200)
+        what = getattr(error, "problem", None) or as_one_line(error, 200)
         raise Wrong(f"is not YAML: {what}", path=path, place=f"line {mark.line + 1}" if mark else "") from None
     if not isinstance(content, dict):
         raise Wrong("is no set card: it must hold names and values", path=path)

@@ -32,7 +32,9 @@ class DataError(TaskError):
         where = ([str(path)] if path is not None else []) + ([place] if place else [])
         text = ": ".join([*where, f"{field} {reason}" if field else reason])
         # a lone reason may be what torch makes of a worker's error, whose lines its reader needs
-        super().__init__(text if text == reason and not advice else one_line(f"{text}; {advice}" if advice else text))
+        super().__init__(
+            text if text == reason and not advice else as_one_line(f"{text}; {advice}" if advice else text)
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # processes that load data hand their errors over pickled, and keyword arguments would be lost
@@ -73,10 +75,10 @@ def nearest(name: object, known: Iterable[str], count: int = 3) -> list[str]:
     return difflib.get_close_matches(str(name), list(known), count, 0.4)
 
 
-def one_line(text: object, limit: int = 2000) -> str:
+def as_one_line(text: object, limit: int = 2000) -> str:
     """Text without line breaks and control characters, cut to `limit` characters.
 
-    Example: `one_line("a\\nb") == "a b"`
+    Example: `as_one_line("a\\nb") == "a b"`
     """
     whole = " ".join(str(text).split())
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in whole)
@@ -88,5 +90,5 @@ def shown(value: object, limit: int = 60) -> str:
 
     Example: `shown("x" * 100)` ends in `...`
     """
-    text = one_line(repr(value), limit)
+    text = as_one_line(repr(value), limit)
     return text.replace("nan", "NaN") if isinstance(value, float) else text

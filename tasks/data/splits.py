@@ -5,42 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from tasks.data.boxes.columns import BoxLabels
+from tasks.data.checks.fingerprints import fingerprint
+from tasks.data.encoded import Pictures
 from tasks.data.readers.label_maps import Labels
-
-
-class Pictures(Protocol):
-    """Encoded pictures of a split, wherever they lie. Implementations pickle, so that processes can be spawned."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, i: int) -> bytes | np.ndarray:
-        """Encoded bytes, or uint8 [h, w, 3] of sets that store pixels.
-
-        Raises: DataError naming the picture that is missing or cannot be read.
-        """
-        ...
-
-    def where(self, i: int) -> str:
-        """What picture i is called in an error: its path, or its file and place there."""
-        ...
-
-    def files(self) -> Sequence[str]:
-        """The files that hold them: one for each picture, in order, where they are `single`, else the containers."""
-        ...
-
-    @property
-    def single(self) -> bool:
-        """Is each picture a file of its own?"""
-        ...
-
-    def open(self) -> None:
-        """Load what processes that are forked afterwards shall share."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,9 +40,7 @@ class Split:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of names, labels and bytes; it says so where pictures of more than 2 GiB were sampled."""
-        from tasks.data.checks.fingerprints import fingerprint
-
-        return fingerprint(self)
+        return fingerprint((list(self.names), *self.hashed()), (self.pictures, *self.more_pictures()))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from tasks.segmentation import mmcv_lite
 mmcv_lite.install()
 
 import mmseg.models  # noqa: E402, F401  (fills the registry)
+from mmengine.evaluator import Evaluator  # noqa: E402
 from mmengine.hooks import Hook  # noqa: E402
 from mmengine.logging import HistoryBuffer  # noqa: E402
 from mmengine.model import is_model_wrapper  # noqa: E402
@@ -96,6 +99,24 @@ def _grid(value: int | str | list[int] | Grid) -> Grid:
     return parse_schedule(tuple(value) if isinstance(value, list) else value).grids[0]
 
 
+@contextlib.contextmanager
+def _files_apart(runner: Runner, evaluator: Evaluator, name: str) -> Iterator[None]:
+    """Predictions and drawn pictures of a grid under its name: those of the next would take their places."""
+    folders = {metric: metric.output_dir for metric in evaluator.metrics if getattr(metric, "output_dir", None)}
+    visualizer = runner.visualizer
+    draw = visualizer.add_datasample
+    visualizer.add_datasample = lambda title, *args, **more: draw(f"{name}_{title}", *args, **more)
+    try:
+        for metric, folder in folders.items():
+            metric.output_dir = os.path.join(folder, name)
+            os.makedirs(metric.output_dir, exist_ok=True)
+        yield
+    finally:
+        del visualizer.add_datasample
+        for metric, folder in folders.items():
+            metric.output_dir = folder
+
+
 class _AtGrids:
     """A loop that runs once for each grid; its metrics are called `grid8x8/mIoU`."""
 
@@ -111,8 +132,9 @@ class _AtGrids:
         runner.call_hook = lambda name, **more: call(name, **more) if name.endswith("_iter") else None
         try:
             for grid in grids:
-                backbone.grid = grid
-                metrics |= {f"grid{grid[0]}x{grid[1]}/{name}": value for name, value in run().items()}
+                backbone.grid, name = grid, f"grid{grid[0]}x{grid[1]}"
+                with _files_apart(runner, self.evaluator, name):  # type: ignore[attr-defined]
+                    metrics |= {f"{name}/{metric}": value for metric, value in run().items()}
         finally:
             backbone.grid = own
             del runner.call_hook

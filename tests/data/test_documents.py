@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tasks.data import documents
 from tasks.data.documents import read_json, stream_json
-from tasks.data.errors import DataError, Missing, Wrong, one_line
+from tasks.data.errors import DataError, Missing, Wrong, as_one_line
 from tasks.data.records import Records
 
 JSON = st.recursive(
@@ -189,4 +189,4 @@ def test_errors_keep_their_parts_between_processes() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is Missing and isinstance(again, DataError) and str(again) == str(error)
     assert (again.path, again.place, again.advice) == (error.path, "val", "get it from http://x")
-    assert one_line("a\n\tb\x1b[31m") == "a b\\x1b[31m"
+    assert as_one_line("a\n\tb\x1b[31m") == "a b\\x1b[31m"

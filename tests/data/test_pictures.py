@@ -63,8 +63,9 @@ def test_pictures_of_a_cell_replace_each_other_and_names_stay_in_the_folder(tmp_
     first = keep_pictures(store, "../../evil <b>", [("a", image), ("b", image)])
     assert keep_pictures(store, "../../evil <b>", [("c", image), ("b", image)]) == first
     keep_pictures(store, "other", [("d", image)])
+    keep_pictures(store, "other", [("e", image)], key="the same task and backbone with other options")
     index = json.loads((tmp_path / "pictures" / "index.json").read_text())
-    assert sorted(c.rpartition(" ")[2] for c in index.values()) == ["b", "c", "d"]
+    assert sorted(c.rpartition(" ")[2] for c in index.values()) == ["b", "c", "d", "e"]
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == sorted([*index, "index.json"])
 
 

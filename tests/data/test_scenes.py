@@ -83,3 +83,13 @@ def test_a_data_root_that_cannot_be_written_is_named(tmp_path) -> None:
     (tmp_path / "demo").write_text("a file where the folder should be")
     with pytest.raises(TaskError, match="choose another --data-root"):
         scenes_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["classification", "segmentation", "retrieval", "detection"])
+def test_a_data_root_that_cannot_be_written_to_is_told_before_a_run(tmp_path, name) -> None:
+    (tmp_path / "file").write_text("")
+    for root, why in ((tmp_path / "file", "Not a directory"), (Path("/proc/nothing"), ": /proc;")):
+        told = str(build_task(name, root, {"data": "scenes"}).missing()[0])
+        assert "the demo's pictures cannot be drawn" in told and why in told and "choose another --data-root" in told
+    assert "drawn" not in str(build_task(name, tmp_path / "new", {"data": "scenes"}).missing())
+    assert not (tmp_path / "new").exists()

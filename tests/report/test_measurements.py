@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.report.answers import measurements
+from benchmarks.report.answers.questions import entries
+from benchmarks.report.build import read_report
 from benchmarks.report.statistics.jackknife import deal_groups, replicates_of_sums, replicates_of_weights
+from benchmarks.store import Store
 from tasks import build_task
+from tasks.classification.adapter import Classification
 from tasks.contract.task import sums_of_mean
 from tasks.segmentation.scoring.confusion import chance_iou, scores
 
@@ -56,3 +61,41 @@ def test_the_chance_of_iou_is_the_best_constant_map() -> None:
     labelled = torch.tensor([60, 30, 10, 0])
     constant = torch.stack([torch.tensor([60, 0, 0, 0]), torch.tensor([100, 0, 0, 0]), labelled])
     assert chance_iou(constant) == pytest.approx(0.2) == pytest.approx(scores(constant)["mIoU"])
+
+
+class Torn(Classification):
+    """A plug-in whose own code fails."""
+
+    fails = "sums"
+
+    def sums(self, samples):
+        if self.fails == "sums":
+            raise AttributeError("a plug-in may raise anything")
+        return super().sums(samples)
+
+    def __init__(self, *args, **more):
+        if self.fails == "init":
+            raise RuntimeError("not even made")
+        super().__init__(*args, **more)
+
+
+@pytest.mark.parametrize("fails, told", [
+    ("sums", "its per-sample values are not those of toy: AttributeError: a plug-in may raise anything"),
+    ("init", "RuntimeError: not even made"),
+])  # fmt: skip
+def test_a_plug_in_that_raises_costs_its_own_intervals_alone(tmp_path, monkeypatch, fails, told) -> None:
+    monkeypatch.setattr(Torn, "fails", fails)
+
+    def built(name, *args):
+        return Torn(*args) if name == "toy" else build_task(name, *args)
+
+    monkeypatch.setattr(measurements, "build_task", built)
+    store = Store(tmp_path)
+    samples = store.save_samples("ab", {"ids": np.arange(37), **SAMPLES["classification"]})
+    good = {"backbone": "tiny", "split": "test", "eval_grid": 4, "metric": "top1", "samples": samples,
+            "metrics": {"top1": float(VALUES["classification"])}, "options": {"data": "scenes"}}  # fmt: skip
+    store.append([{**good, "task": "toy", "row_key": "ab"}, {**good, "task": "classification", "row_key": "cd"}])
+    known = measurements.Measurements()
+    by_task = {e.row.task: e for e in entries([store])}
+    assert known.why_not(by_task["toy"]) == told and known.of(by_task["classification"]) is not None
+    assert "toy" in read_report([store]).markdown()

@@ -16,7 +16,7 @@ from benchmarks.report.answers.answer import answers
 from benchmarks.report.answers.comparisons import trained_at
 from benchmarks.report.answers.matrix import matrix, overall, tally
 from benchmarks.report.answers.pairwise import compare_backbones
-from benchmarks.report.answers.questions import entries
+from benchmarks.report.answers.questions import entries, failures
 from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.build import read_report
 from benchmarks.report.page import build_page
@@ -55,6 +55,17 @@ def store(tmp_path):
     rows += [row(store, "vit_nano_g8", 8, g, {4: seven | True, 8: seven[::-1], 15: two}[g]) for g in GRIDS]
     store.append(rows)
     return store
+
+
+def test_a_failed_cell_is_shown_though_one_of_the_same_label_ran(store) -> None:
+    failed = {"status": "failed", "error": "Diverged: the loss is nan", "label": "a label", "cell_key": "one"}
+    ran = {"cell_key": "two", "label": "a label"}
+    seven = np.arange(200) % 10 < 7
+    rows = [row(store, "flexivit_nano", 8, 4, seven, **failed), row(store, "vit_nano_g8", 8, 4, seven, **ran)]
+    store.append(rows)
+    assert failures(store.rows()) == {"a label": "Diverged: the loss is nan"}
+    store.append([{**rows[0], "status": "ok", "error": None}])
+    assert failures(store.rows()) == {}
 
 
 def only_answer(store, **more):

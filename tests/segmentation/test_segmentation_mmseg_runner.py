@@ -33,9 +33,12 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     tested = whole_pictures(whole)
     whole["model"]["test_cfg"] = {"mode": "slide", "crop_size": (CROP, CROP), "stride": (24, 24)}
     whole |= {
-        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 2}},
+        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 2},
+                          "visualization": {"type": "SegVisualizationHook", "draw": True, "interval": 1}},
+        "visualizer": {"type": "SegLocalVisualizer", "vis_backends": [{"type": "LocalVisBackend"}], "name": "drawn"},
         "custom_hooks": [{"type": "GridScheduleHook", "schedule": "curriculum:4,8"}],
-        "test_dataloader": tested, "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"]},
+        "test_dataloader": tested,
+        "test_evaluator": {"type": "IoUMetric", "iou_metrics": ["mIoU"], "output_dir": str(folder / "maps")},
         "test_cfg": {"type": "GridTestLoop", "grids": [4, "6x8"]},
     }  # fmt: skip
     runner, seen = Runner.from_cfg(Config(whole)), []
@@ -49,6 +52,12 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     assert split["grid4x4"] != split["grid6x8"]
     (told,) = written(folder / "work", "*/*.json")
     assert of_grids(told) == split
+    # what mmseg writes of a picture, at each grid
+    maps = [{p.name: p.read_bytes() for p in (folder / "maps" / name).iterdir()} for name in split]
+    assert maps[0].keys() == maps[1].keys() and maps[0] and maps[0] != maps[1]
+    assert not [p for p in (folder / "maps").iterdir() if p.is_file()]
+    drawn = {p.name.partition("_")[0] for p in (folder / "work").rglob("vis_image/*")}
+    assert drawn == set(split) and runner.test_evaluator.metrics[0].output_dir == str(folder / "maps")
     # as tools/test.py does: another runner, and the checkpoint that mmengine wrote, its log of losses included
     saved = folder / "work" / "iter_2.pth"
     again = Runner.from_cfg(Config({**whole, "load_from": str(saved), "experiment_name": "again"}))

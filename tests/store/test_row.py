@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import random
 from pathlib import Path
 
 import pytest
 
-from benchmarks.report.build import read_report
+from benchmarks.report.build import read_report, write_report
+from benchmarks.report.page.document import build_page
 from benchmarks.report.tables import as_csv
 from benchmarks.store import Row, Store
 from benchmarks.store.row import ROW_FORMAT
@@ -76,6 +78,19 @@ def test_the_measured_tables_are_made_again_from_their_rows() -> None:
     ({"status": "fine"}, "status must be ok or failed, not 'fine'"),
     ({"finished": 5}, "finished must be a text or null"),
     ({"notes": "one"}, "notes must be a list"),
+    ({"metrics": {"top1": 10**400}}, r"metrics.top1 is 1000+\.\.\.: no number of a row is beyond 1e\+100"),
+    ({"cost": {"images_per_second": 1e308}}, "cost.images_per_second is 1e.308: no number"),
+    ({"measure": {"digits": -1}}, "measure.digits must be from 0 to 15, not -1"),
+    ({"identical_to": [{}]}, r"identical_to must be a list of texts, and holds \{\}"),
+    ({"measure": {"scale": "100"}}, "measure.scale must be a number, not '100'"),
+    ({"measure": {"chance": [0.1]}}, r"measure.chance must be a number or null, not \[0.1\]"),
+    ({"measure": {"digits": 1.5}}, "measure.digits must be a whole number, not 1.5"),
+    ({"cost": {"macs": "1e9"}}, "cost.macs must be a number or null, not '1e9'"),
+    ({"cost": {"macs_per_second": True}}, "cost.macs_per_second must be a number or null, not True"),
+    ({"cost": {"grids": 8}}, "cost.grids must be a list or null"),
+    ({"training": {"losses": 0.5}}, "training.losses must be a list or null"),
+    ({"env": {"versions": ["torch"]}}, "env.versions must be a mapping or null"),
+    ({"env": {"command": ["run"]}}, "env.command must be a text or null"),
     ({"row_format": 99}, "row_format 99 is not known"),
     ({"row_format": "1"}, "row_format '1' is not known"),
 ])  # fmt: skip
@@ -90,6 +105,50 @@ def test_what_is_no_row_is_named(tmp_path, change, why) -> None:
     with pytest.warns(UserWarning, match="rows.jsonl:2: not a row, passed over"):
         assert [r.row_key for r in store.rows()] == ["ab", "cd"]
     assert set(store.done()) == {"ab", "cd"} and len(store.faults) == 1
+
+
+RUN = Path(__file__).parents[2] / "results" / "measured" / "mini_few_shot" / "run"
+ODD: list[object] = ["x", [1], {"a": 1}, 10**400, True, None, -1, "\ud800", 1e308, [], {}, ["\ud800", {}], 0, 0.5]
+
+
+def places(value: object, above: tuple = ()):
+    """Every place inside a line, for a value to be put there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*above, key)
+        yield from places(inner, (*above, key))
+
+
+@pytest.mark.slow  # a report for each
+def test_a_row_with_any_value_anywhere_stops_no_report(tmp_path) -> None:
+    lines = [json.loads(line) for line in (RUN / "rows.jsonl").read_text().splitlines()][:12]
+    (tmp_path / "samples").symlink_to(RUN / "samples")
+    tried = [(place, odd) for place in places(lines[0]) for odd in ODD]
+    for place, odd in random.Random(0).sample(tried, 250):
+        line = json.loads(json.dumps(lines[0]))
+        inner = line
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = odd
+        (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in [line, *lines[1:]]))
+        store = Store(tmp_path)
+        report = read_report([store])
+        told = place, odd
+        assert report.markdown().encode(), told
+        assert build_page(report.stores, report.answers, report.notes).encode(), told
+        assert len(store.entries()) in (11, 12), told
+
+
+def test_half_a_pair_of_utf16_in_a_row_stops_no_report(tmp_path) -> None:
+    """A command whose file name is not UTF-8 is written so."""
+    store = Store(tmp_path)
+    store.append(
+        [{**GOOD, "label": "caf\udce9 \U0001f600", "env": {"command": "run \udce9.yaml", "versions": {"\ud800": "1"}}}]
+    )
+    (row,) = store.rows()
+    assert (row.label, dict(row.env)) == ("caf? \U0001f600", {"command": "run ?.yaml", "versions": {"?": "1"}})
+    assert write_report(read_report([store]), tmp_path / "report")
+    assert [r.label for r in map(store.row, store.entries())] == ["caf? \U0001f600"]
 
 
 def test_a_row_is_its_line() -> None:

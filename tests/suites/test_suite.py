@@ -260,4 +260,17 @@ def test_a_plug_in_that_cannot_be_imported_is_told_with_its_line(tmp_path, monke
 
 @pytest.mark.parametrize("name", list_suites())
 def test_suites_that_come_with_the_software_are_valid(tmp_path, name: str) -> None:
-    assert load_suite(name, tmp_path).cells
+    cells = load_suite(name, tmp_path).cells
+    assert len({cell.label for cell in cells}) == len(cells), (
+        "two cells of one label: logs and errors would mean either"
+    )
+
+
+def test_cells_that_differ_in_options_alone_say_in_what(tmp_path) -> None:
+    entry = "{task: classification, options: {data: scenes, protocol: %s}, backbones: [%s]}"
+    scratch = "{name: flexivit_nano_scratch, options: {patch: %d, positions: 7}}"
+    entries = [entry % (p, ", ".join(scratch % n for n in sizes)) for p, sizes in (("knn", (8, 16)), ("head", (8,)))]
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\neval: [4]\ntasks: [{', '.join(entries)}]\n")
+    labels = [cell.label.partition(" seed 0")[2] for cell in load_suite(str(path), tmp_path).cells]
+    assert labels == [" (patch=8)", " (patch=16)", ""]

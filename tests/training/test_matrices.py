@@ -8,13 +8,14 @@ import torch
 from accelerate import Accelerator
 from flexivit_toy import Toy
 from tiny_backbone import Plain
+from torch import nn
 
 from backbones import build_backbone
 from backbones.grids import GridSchedule
 from benchmarks.engine.identity import candidate_key, cell_key
 from benchmarks.engine.suite import Cell, cell_task
 from benchmarks.engine.training.loop import finetune
-from benchmarks.engine.training.matrices import RoundedLinear, block_matrices, slow_products
+from benchmarks.engine.training.matrices import EmulatedLinear, RoundedLinear, block_matrices, slow_products
 from benchmarks.report.answers.questions import asked_of
 from tasks import View
 from tasks.contract import Recipe, TaskError
@@ -52,7 +53,7 @@ def test_operands_are_rounded_and_all_else_is_float32() -> None:
     assert seen == {"attention": {torch.float32}, "norm": {torch.float32}}
     assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
     assert 0 < float((rounded - plain).detach().norm() / plain.norm()) < 0.02
-    assert not any(isinstance(m, RoundedLinear) for m in model.modules())
+    assert not any(isinstance(m, RoundedLinear | EmulatedLinear) for m in model.modules())
     assert torch.equal(model(images, 8).pooled, plain)
     with block_matrices(model, "float32"):
         assert torch.equal(model(images, 8).pooled, plain)
@@ -88,6 +89,36 @@ def test_it_is_said_and_refused(tmp_path) -> None:
 @pytest.mark.parametrize("units", [True, False])
 def test_a_cpu_without_bfloat16_units_is_told(units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: units)
-    note = slow_products("bf16", torch.device("cpu"))
+    note = slow_products("bf16", torch.device("cpu"), each=True)
     assert note == "" if units else "no bfloat16 units" in note
-    assert slow_products("float32", torch.device("cpu")) == slow_products("bf16", torch.device("cuda")) == ""
+    for kind, device, each in (("float32", "cpu", True), ("bf16", "cuda", True), ("bf16", "cpu", False)):
+        assert slow_products(kind, torch.device(device), each) == ""
+    model = build_backbone("vit_nano_g8", pretrained=False)
+    for each in (False, True):
+        with block_matrices(model, "bf16", each):
+            kinds = {type(m) for m in model.trunk.blocks.modules() if isinstance(m, nn.Linear)}
+            assert kinds == {RoundedLinear if units or each else EmulatedLinear}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_of_rounded_operands_are_those_in_bfloat16(bias: bool) -> None:
+    """Forward, and the gradients of input, weight and bias, against a product in bfloat16."""
+    torch.manual_seed(0)
+    found = {}
+    layer, x, upstream = nn.Linear(96, 64, bias=bias), torch.randn(5, 40, 96), torch.randn(5, 40, 64)
+    for kind in (RoundedLinear, EmulatedLinear):
+        layer.__class__, given = kind, x.clone().requires_grad_()
+        out = layer(given)
+        grads = torch.autograd.grad(out, [given, *layer.parameters()], upstream)
+        found[kind] = [out, *grads]
+        assert all(t.dtype == torch.float32 for t in found[kind])
+    layer.__class__ = nn.Linear
+    exact = layer(x)
+    for native, emulated in zip(*found.values(), strict=True):
+        near = native.abs().clamp(min=native.abs().mean() / 10)
+        assert float(((native - emulated).abs() / near).max()) <= 2**-7  # one step of bfloat16
+        assert float((native == emulated).float().mean()) > 0.95
+    assert not torch.equal(found[EmulatedLinear][0], exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer.__class__ = EmulatedLinear
+        assert layer(x).dtype == torch.bfloat16

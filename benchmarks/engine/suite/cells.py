@@ -43,6 +43,7 @@ class Cell:
         views: with the resize method that is effective.
         flexible: what the suite says of the backbone; None: nothing.
         problem: why the cell cannot be run, with its place in the file; empty where it can.
+        apart: what tells the cell from others of its suite with the same task, data, backbone, training grid and seed.
     """
 
     suite: str
@@ -57,6 +58,7 @@ class Cell:
     seed: int = 0
     flexible: bool | None = None
     problem: str = ""
+    apart: str = ""
 
     @property
     def label(self) -> str:
@@ -64,7 +66,8 @@ class Cell:
         data = f"/{self.options['data']}" if "data" in self.options else ""
         protocol = "".join(f"/{self.options[name]}" for name in ("protocol", "preset") if name in self.options)
         trained = f" trained at {self.train}" if self.train else ""
-        return f"{self.task}{data}{protocol} {self.backbone}{trained} seed {self.seed}"
+        apart = f" ({self.apart})" if self.apart else ""
+        return f"{self.task}{data}{protocol} {self.backbone}{trained} seed {self.seed}{apart}"
 
 
 @dataclass
@@ -140,11 +143,26 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
     found: list[Cell] = []
     for number, entry in enumerate(spec.tasks):
         found += _TaskCells(document, spec, entry, ("tasks", number), Path(data_root)).cells()
-    suite.cells += [cell for cell in found if all(match(cell) for match in chosen)]
+    suite.cells += [cell for cell in _told_apart(found) if all(match(cell) for match in chosen)]
     if not suite.cells:
         told = f" by --only {' '.join(only)}; {what_there_is(found, only)}" if only else ""
         raise SuiteError(f"{document.path}: no cell is left{told}")
     return suite
+
+
+def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
+    """The same cells; those that would have one label say what they differ in, as `patch=8, positions=7`."""
+    alike: dict[str, list[dict[str, str]]] = {}
+    settings = [
+        {k: str(v) for part in (c.backbone_options, c.options, c.recipe) for k, v in part.items()} for c in cells
+    ]
+    for cell, own in zip(cells, settings, strict=True):
+        alike.setdefault(cell.label, []).append(own)
+    told = []
+    for cell, own in zip(cells, settings, strict=True):
+        differs = [f"{k}={v}" for k, v in own.items() if any(other.get(k) != v for other in alike[cell.label])]
+        told.append(replace(cell, apart=", ".join(differs)))
+    return told
 
 
 class _TaskCells:

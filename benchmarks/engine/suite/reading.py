@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tasks.data.errors import one_line
+from tasks.data.errors import as_one_line
 
 
 class SuiteError(ValueError):
@@ -111,7 +111,7 @@ def read_value(text: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return one_line(getattr(error, "problem", None) or error, 500)
+    return as_one_line(getattr(error, "problem", None) or error, 500)
 
 
 @dataclass
@@ -156,7 +156,7 @@ class Document:
 
     def error(self, where: Iterable[Any], message: object) -> SuiteError:
         """One line: the place and what is the matter there."""
-        return SuiteError(f"{self.place(where)}: {one_line(message)}")
+        return SuiteError(f"{self.place(where)}: {as_one_line(message)}")
 
 
 def read_document(path: Path) -> Document:

@@ -210,7 +210,9 @@ def finetune(
                 raise
             unsaved.append(error)
 
-    if (note := slow_products(recipe.matrices, accelerator.device)) and note not in training.notes:
+    if (
+        note := slow_products(recipe.matrices, accelerator.device, recipe.clip_per_example)
+    ) and note not in training.notes:
         training.notes.append(note)
         print(f"  {note}", flush=True)
     lock(model.train(), recipe)
@@ -218,7 +220,7 @@ def finetune(
     with (
         deferred() as interrupted,
         traced(schedule) if compile else contextlib.nullcontext(),
-        block_matrices(model, recipe.matrices),
+        block_matrices(model, recipe.matrices, recipe.clip_per_example),
     ):
         if held is not None:
             steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)

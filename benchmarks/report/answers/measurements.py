@@ -19,6 +19,7 @@ from benchmarks.report.statistics.jackknife import (
     replicates_of_weights,
 )
 from benchmarks.store import Row, Store
+from benchmarks.store.failures import one_line
 from tasks import build_task
 from tasks.contract import Task
 
@@ -85,8 +86,8 @@ class Measurements:
             return "it has fewer than two independent samples"
         try:
             replicates = _replicates(task, samples, groups)
-        except (ValueError, KeyError, IndexError, TypeError) as error:  # files of others, and of plug-ins
-            return f"its per-sample values are not those of {row.task}: {type(error).__name__}: {error}"
+        except Exception as error:  # files of others, and code of plug-ins
+            return f"its per-sample values are not those of {row.task}: {one_line(error)}"
         if replicates is None:
             return f"task {row.task} gives no metric of resampled samples"
         if not replicates.finite:
@@ -104,8 +105,8 @@ class Measurements:
             try:
                 with trusting(trust):
                     self._tasks[name] = build_task(row.task, ".", dict(row.options))
-            except ValueError as error:
-                self._tasks[name] = str(error)
+            except Exception as error:  # a plug-in may raise anything
+                self._tasks[name] = str(error) if isinstance(error, ValueError) else one_line(error)
         return self._tasks[name]
 
 

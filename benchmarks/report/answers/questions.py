@@ -127,9 +127,9 @@ def title(group: Group) -> str:
 
 def failures(rows: Sequence[Row]) -> dict[str, str]:
     """Label and error of cells that failed and have no successful row."""
-    failed = {r.label or r.backbone: r.error for r in rows if r.status == "failed" and r.error}
-    ran = {r.label for r in newest(rows)}
-    return {k: v for k, v in failed.items() if k not in ran}
+    failed = {r.cell_key or r.label: r for r in rows if r.status == "failed" and r.error}
+    ran = {r.cell_key or r.label for r in newest(rows)}
+    return {r.label or r.backbone: r.error for key, r in failed.items() if key not in ran and r.error}
 
 
 def grid_order(text: str) -> tuple[int, str]:
@@ -139,7 +139,7 @@ def grid_order(text: str) -> tuple[int, str]:
 
 
 def _question(row: Row) -> tuple[Any, ...]:
-    return row.task, row.options.get("data"), row.protocol, row.split
+    return row.task, str(row.options.get("data")), row.protocol, row.split
 
 
 def _built(row: Row) -> str:

@@ -60,7 +60,7 @@ def commands(rows: Sequence[Row]) -> list[dict[str, Any]]:
         env = row.get("env") or {}
         key = (_short(env.get("command") or "-"), env.get("revision") or "unknown")
         label = str(row.get("label") or row["backbone"])
-        cells.setdefault(key, {})[str(row.get("cell_key") or label)] = label  # labels leave options out
+        cells.setdefault(key, {})[str(row.get("cell_key") or label)] = label  # labels of older rows leave options out
     return [{"text": text, "revision": rev, "cells": list(own.values())} for (text, rev), own in cells.items()]
 
 

@@ -10,17 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backbones.weights.download import cache_folder
 from tasks.data.checks.progress import tracked
 from tasks.data.checks.remembered import write_whole
+from tasks.data.encoded import Pictures
 from tasks.data.errors import Missing, Wrong
-
-if TYPE_CHECKING:
-    from tasks.data.splits import Pictures, Split
 
 LARGE = 2 << 30  # bytes of pictures from which one in a hundred is read
 EVERY = 100
@@ -42,22 +40,23 @@ class Hashes:
         return bool(self.read.all())
 
 
-def fingerprint(split: Split) -> str:
+def fingerprint(content: Sequence[Any], pictures: Sequence[Pictures]) -> str:
     """16 hexadecimal digits; and ` (1 in 100)` where the pictures are larger than `LARGE`.
 
-    Hashed are names, labels and the bytes of all pictures; of large splits names, labels, sizes of files and the bytes
-    of every hundredth picture. Hashes of pictures are kept in `FLEXIVIT_CACHE` under path, size and times of change.
+    Hashed are `content` (names and labels: arrays, texts, lists) and the bytes of all pictures; of large splits sizes
+    of files and the bytes of every hundredth picture. Hashes of pictures are kept in `FLEXIVIT_CACHE` under path, size
+    and times of change.
 
     Raises: DataError for a picture that is missing or cannot be read.
 
-    Example: `fingerprint(labelled_set("cars98", "data").load("test"))` is `9a0c5f0f3d1e7b42`, say
+    Example: `labelled_set("cars98", "data").load("test").fingerprint` is `9a0c5f0f3d1e7b42`, say
     """
     digest = hashlib.sha256(f"{FORM}".encode())
-    for part in (list(split.names), *split.hashed()):
+    for part in content:
         _add(digest, part)
     whole = True
-    for pictures in (split.pictures, *split.more_pictures()):
-        hashes = picture_hashes(pictures)
+    for own in pictures:
+        hashes = picture_hashes(own)
         digest.update(hashes.of.tobytes())
         if not hashes.whole:
             whole = False

@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.data.cards import Form
 from tasks.data.documents import read_json
-from tasks.data.errors import Missing, Wrong, one_line, shown
+from tasks.data.errors import Missing, Wrong, as_one_line, shown
 from tasks.data.readers.classes import class_names, read_class_folders
 from tasks.data.readers.files import Files, pictures_under, read_text
 from tasks.data.splits import Labelled
@@ -148,7 +148,7 @@ def _synsets(path: Path) -> dict[int, str]:
         synsets = loadmat(str(path), squeeze_me=True)["synsets"]
         return {int(one[0]): str(one[1]) for one in synsets}
     except Exception as error:  # scipy raises what it likes on a torn file
-        raise Wrong(f"cannot be read as the devkit's meta.mat: {one_line(error)}", path=path) from error
+        raise Wrong(f"cannot be read as the devkit's meta.mat: {as_one_line(error)}", path=path) from error
 
 
 def _reassessed(val: Labelled, path: Path) -> Labelled:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tasks.data.errors import Missing, Wrong, one_line
+from tasks.data.errors import Missing, Wrong, as_one_line
 from tasks.data.readers.files import pictures_in, read_text
 from tasks.data.splits import Labelled
 
@@ -99,7 +99,7 @@ def _labels(dataset: Any) -> Any:
 
 
 def _first(error: Exception) -> str:
-    return one_line((str(error).splitlines() or ["no message"])[0])
+    return as_one_line((str(error).splitlines() or ["no message"])[0])
 
 
 def read_sun397(folder: Path, split: str, advice: str = "") -> Labelled:

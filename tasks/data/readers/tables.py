@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.data.documents import read_json
-from tasks.data.errors import Missing, Wrong, nearest, one_line, shown
+from tasks.data.errors import Missing, Wrong, as_one_line, nearest, shown
 from tasks.data.readers.files import read_bytes
 from tasks.data.records import Records
 
@@ -58,7 +58,7 @@ class Table:
         except (ValueError, OverflowError) as error:  # invalid UTF-8, dates outside the range of Python
             if isinstance(error, Wrong):
                 raise
-            raise Wrong(f"cannot be read: {one_line(error)}", path=self.paths[0], field=name) from error
+            raise Wrong(f"cannot be read: {as_one_line(error)}", path=self.paths[0], field=name) from error
 
     def read(self, names: Sequence[str]) -> pa.Table:
         """Some columns of all rows."""
@@ -263,4 +263,4 @@ def _unreadable(path: Path, error: Exception) -> Wrong:
 
 
 def _first_line(error: Exception) -> str:
-    return one_line((str(error).splitlines() or [type(error).__name__])[0])
+    return as_one_line((str(error).splitlines() or [type(error).__name__])[0])

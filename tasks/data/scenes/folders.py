@@ -6,17 +6,19 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tasks.contract import TaskError
+from tasks.data.errors import DataError, Wrong
 from tasks.data.scenes.draw import COLOURS, SHAPES, SIDE, Scene, draw_scene, draw_swarm
 
 VERSION = 2  # raise it when a pixel or a label may change; the folder is named by it
 SCENES = f"demo/scenes_v{VERSION}"  # under the data root
+ELSEWHERE = "choose another --data-root"
 SWARMS = {"train": 80, "test": 40}  # pictures a shape
 SPLITS = {"train": 320, "val": 80}  # scenes
 FOLDERS = {"train": "training", "val": "validation"}
@@ -35,7 +37,7 @@ def scenes_folder(root: Path) -> Path:
     (label = colour), `captions.json` (Karpathy) and `detection/{train,val}.json` (LVIS v1, category = colour and
     shape; the six of `RARE` are in val only).
 
-    Raises: TaskError where the data root cannot be written to.
+    Raises: Wrong where the data root cannot be written to.
 
     Example: `scenes_folder(Path("data")) / "detection" / "val.json"`
     """
@@ -50,12 +52,27 @@ def scenes_folder(root: Path) -> Path:
     except OSError as error:
         if folder.is_dir():  # another runner was faster
             return folder
-        raise TaskError(
-            f"the demo's pictures cannot be drawn into {folder}: {error}; choose another --data-root"
-        ) from error
+        raise Wrong(f"the demo's pictures cannot be drawn: {error}", path=folder, advice=ELSEWHERE) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def undrawable(root: Path) -> list[DataError]:
+    """Why `scenes_folder` would fail: no folder is there, and none can be made. Nothing is drawn, nothing stays behind.
+
+    Example: `undrawable(Path("data")) == []`
+    """
+    folder = Path(root) / SCENES
+    if folder.is_dir():
+        return []
+    above = next((p for p in folder.parents if p.exists()), Path("."))
+    try:
+        with tempfile.TemporaryDirectory(prefix=".probe", dir=above):  # permissions alone know no quota or file system
+            return []
+    except OSError as error:
+        why = f"{error.strerror or error}: {above}"
+        return [Wrong(f"the demo's pictures cannot be drawn: {why}", path=folder, advice=ELSEWHERE)]
 
 
 def _swarms(folder: Path) -> None:

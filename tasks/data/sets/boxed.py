@@ -15,7 +15,7 @@ from tasks.data.cards import Form, SetCard, SplitCard, check_name, find_card
 from tasks.data.documents import read_json
 from tasks.data.errors import DataError, Missing, Wrong, collected, shown
 from tasks.data.readers.files import Files, Members, listing, other_case, tar_members
-from tasks.data.scenes import scenes_folder
+from tasks.data.scenes import scenes_folder, undrawable
 from tasks.data.sets.holdout import held_out
 from tasks.data.splits import Boxed
 
@@ -107,7 +107,7 @@ class BoxedSet:
     def problems(self, splits: tuple[str, ...]) -> list[DataError]:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
-            return []
+            return undrawable(self.root)
 
         def look(split: str) -> None:
             self.whole(split)

@@ -20,7 +20,7 @@ from tasks.data.readers.captions import (
 )
 from tasks.data.readers.files import listing, pictures_in
 from tasks.data.readers.tables import open_parquet
-from tasks.data.scenes import scenes_folder
+from tasks.data.scenes import scenes_folder, undrawable
 from tasks.data.sets.holdout import held_out
 from tasks.data.splits import Captioned
 
@@ -90,7 +90,7 @@ class CaptionedSet:
     def problems(self, splits: tuple[str, ...]) -> list[DataError]:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
-            return []
+            return undrawable(self.root)
         try:
             wanted = splits or self.splits
         except DataError as error:

@@ -16,7 +16,7 @@ from tasks.data.readers.classes import class_names, read_class_folders, read_cla
 from tasks.data.readers.imagenet import read_imagenet
 from tasks.data.readers.official import read_sun397, read_torchvision
 from tasks.data.readers.tables import open_parquet, open_saved
-from tasks.data.scenes import scenes_folder
+from tasks.data.scenes import scenes_folder, undrawable
 from tasks.data.sets.holdout import held_out
 from tasks.data.sets.own import locate
 from tasks.data.splits import Labelled
@@ -88,7 +88,7 @@ class LabelledSet:
     def problems(self, splits: tuple[str, ...]) -> list[DataError]:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
-            return []
+            return undrawable(self.root)
         return collected(self.whole, ("train" if s == "minival" else s for s in splits))
 
     def _advice(self, split: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tasks.data.cards import Form, SetCard, find_card
-from tasks.data.errors import DataError, Missing, Wrong, one_line
+from tasks.data.errors import DataError, Missing, Wrong, as_one_line
 from tasks.data.readers.files import pictures_in
 from tasks.data.splits import Sought
 
@@ -58,7 +58,7 @@ def read_truth(path: Path, advice: str = "") -> Truth:
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle raises what it likes
-        raise Wrong(f"is no truth of the revisited benchmark: {one_line(error)}", path=path) from error
+        raise Wrong(f"is no truth of the revisited benchmark: {as_one_line(error)}", path=path) from error
     if len(truth.queries) != len(answers):
         raise Wrong(f"has {len(truth.queries)} queries and {len(answers)} answers", path=path)
     for i, answer in enumerate(answers):

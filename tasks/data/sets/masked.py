@@ -17,7 +17,7 @@ from tasks.data.readers.files import Files, Members, passed_over, pictures_under
 from tasks.data.readers.label_maps import IGNORE, Labels
 from tasks.data.readers.meanings import read_meaning
 from tasks.data.readers.pairs import by_key, choose_masks, no_mask
-from tasks.data.scenes import scenes_folder
+from tasks.data.scenes import scenes_folder, undrawable
 from tasks.data.sets.holdout import held_out
 from tasks.data.splits import Masked
 
@@ -97,7 +97,7 @@ class MaskedSet:
     def problems(self, splits: tuple[str, ...]) -> list[DataError]:
         """What of the splits is missing or wrong, one error each at most; reads no pictures, draws nothing."""
         if self.card.drawn:
-            return []
+            return undrawable(self.root)
         return collected(self.whole, ("train" if s == "minival" else s for s in splits))
 
     @property
