@@ -28,7 +28,6 @@ from benchmarks.cli.report import AsJson, compare, report
 from benchmarks.cli.run import run
 from benchmarks.cli.score import score
 from benchmarks.cli.use import use
-from benchmarks.cost.rates import FILE as RATES
 
 app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True)
 app.add_typer(score, name="score")
@@ -149,7 +148,9 @@ def plan(
     eval_weights: EvalWeights = "",
     skip_broken: Annotated[bool, typer.Option("--skip-broken", help="Count rows that passed over pictures.")] = False,
     limit: Limit = None,
-    rates: Annotated[Path, typer.Option(help="Speeds measured by `bench --rates`.")] = RATES,
+    rates: Annotated[
+        Path | None, typer.Option(help="Speeds measured by `bench --rates`; default: those of the package.")
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Also which pictures and seeds would decide it: points for per cent.")
     ] = None,
@@ -163,7 +164,7 @@ def plan(
 
     Example: run_all.py plan paper/transfer_table --data-root DATA --json
     """
-    from benchmarks.cost.rates import device_here
+    from benchmarks.cost.rates import FILE, device_here
     from benchmarks.engine.plan import plan as planned
     from benchmarks.engine.suite import load_suite, size_notes
     from benchmarks.store import Store
@@ -174,7 +175,9 @@ def plan(
         print(f"note: {note}", file=sys.stderr)
     store, device = Store(folder_of(suite, out)), device or device_here()
     with progress_shown():
-        cells = planned(found, store, data_root, device, True, rates, precision, skip_broken, limit, eval_weights)
+        cells = planned(
+            found, store, data_root, device, True, rates or FILE, precision, skip_broken, limit, eval_weights
+        )
     foreseen = []
     if margin is not None:
         from benchmarks.report.foresight import Assumptions, foresee

@@ -9,11 +9,12 @@ import shlex
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchmarks.cost.rates import Rate, device_key, keep_rates
+if TYPE_CHECKING:
+    from benchmarks.cost.rates import Rate
 
 
 def bench(
@@ -55,6 +56,8 @@ def bench(
             print(f"  {name}, grid {grid}: {row['ratio']:.2f} of timm's speed", file=sys.stderr, flush=True)
         found.append({"backbone": name, "batch": batch, "device": device, "grids": rows, "notes": notes})
     if rates:
+        from benchmarks.cost.rates import keep_rates
+
         keep_rates(rates, [rate for f in found for rate in _rates(f, encoders[f["backbone"]], origin)])
     text = "\n\n".join(
         [origin]
@@ -72,6 +75,7 @@ def bench(
 def _rates(found: dict[str, Any], encoder: Any, origin: str) -> list[Rate]:
     """What was measured of one backbone as a plan needs it."""
     from benchmarks.cost.macs import FORWARD_AND_BACKWARD
+    from benchmarks.cost.rates import Rate, device_key
 
     made = " ".join(origin.split("`, ", 1)[1].split())
     return [

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.store.failures import text_of
-
 TRACEBACK = "FLEXIVIT_TRACEBACK"  # set: every error shows its traceback
 OURS = tuple(str(Path(__file__).parents[2] / name) + os.sep for name in ("backbones", "tasks", "benchmarks"))
 
@@ -53,6 +51,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     Example: `explain(FileNotFoundError(2, "No such file or directory", "a.npz"))` is
     `("error: a.npz: No such file or directory", 2)`
     """
+    from benchmarks.store.failures import text_of  # its room holds the store, which `--help` must not wait for
+
     if type(error).__name__ == "Abort" and error.__cause__ is not None:
         error = error.__cause__  # typer turns the end of a file into its own "Aborted."
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a wrong option or argument

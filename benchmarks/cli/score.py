@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks.contract.score import Score
-from tasks.data.boxes.protocols import Protocol
+if TYPE_CHECKING:
+    from tasks.contract.score import Score
 
 score = typer.Typer(
     help="Score predictions made anywhere. Prints JSON of one form: task, protocol, metrics, counts.",
@@ -32,15 +32,26 @@ def _integers(text: str, option: str) -> list[int] | None:
         raise ValueError(f"{option} {text!r} must be integers separated by commas, such as 0,255") from None
 
 
+def _protocol(text: str) -> Any:
+    """A `Protocol` by its name; read here, because `--help` must not wait for numpy."""
+    from tasks.data.boxes.protocols import Protocol
+
+    if text not in list(Protocol):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, map(str, Protocol)))}")
+    return Protocol(text)
+
+
 @score.command()
 def detection(
     predictions: Annotated[Path, typer.Option(help="JSON list of {image_id, category_id, bbox, score}.")],
     annotations: Annotated[Path, typer.Option(help="LVIS or COCO labels, JSON.")],
     protocol: Annotated[
-        Protocol | None,
+        Any,
         typer.Option(
+            parser=_protocol,
+            metavar="lvis|coco",
             help="Whose rules. Default: LVIS' where an image has neg_category_ids or not_exhaustive_category_ids, or "
-            "a category a frequency; else COCO's."
+            "a category a frequency; else COCO's.",
         ),
     ] = None,
     official: Annotated[bool, typer.Option("--official", help="By the lvis or pycocotools package itself.")] = False,

@@ -1,6 +1,7 @@
 """Pictures a second of JPEG decoders, of the input side around them, and of the model that is fed, one thread each.
 
-Run: `python -m benchmarks.speed.decoding [--data PACK.parquet] [--b]`; prints tables in markdown.
+Run: `python -m benchmarks.speed.decoding [--data PACK.parquet] [--b]`, or with `--crops` or `--scaled` for the tables
+that these name; prints tables in markdown.
 """
 
 from __future__ import annotations
@@ -36,17 +37,18 @@ CPU = torch.device("cpu")
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
 BATCH = 32
 NANO_SIDE = 120
+LARGE = ((1000, 750), (2000, 1500), (4000, 3000))  # width, height
 Decoder = Callable[[bytes], np.ndarray]
 
 
-def drawn(count: int) -> list[bytes]:
-    """JPEG files of 375x500 px: colours that change smoothly at three scales, under noise."""
+def drawn(count: int, width: int = WIDTH, height: int = HEIGHT) -> list[bytes]:
+    """JPEG files of 500x375 px: colours that change smoothly at three scales, under noise."""
     rng, files = np.random.default_rng(0), []
     for _ in range(count):
-        pixels = rng.normal(0, 6, (HEIGHT, WIDTH, 3))
+        pixels = rng.normal(0, 6, (height, width, 3))
         for scale in (4, 16, 64):
-            small = Image.fromarray(rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), np.uint8))
-            pixels += np.asarray(small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), float) * scale / 84
+            small = Image.fromarray(rng.integers(0, 256, (height // scale + 2, width // scale + 2, 3), np.uint8))
+            pixels += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float) * scale / 84
         files.append(as_jpeg(Image.fromarray(pixels.clip(0, 255).astype(np.uint8))))
     return files
 
@@ -175,6 +177,51 @@ def crops(packs: Sequence[Path], count: int, turns: int) -> str:
     return table(head, rows)
 
 
+def scaled(sizes: Sequence[tuple[int, int]], count: int, turns: int) -> str:
+    """The option `decode: scaled` beside the exact decode, on large drawn pictures: decoding alone, and what a data set
+    gives of a file, uint8 [3, side, side], for evaluation and for training. Differences are of the evaluation view.
+    """
+    rows, generator = [], torch.Generator().manual_seed(0)
+    for width, height in sizes:
+        files = drawn(count, width, height)
+        for side in (NANO_SIDE, 240):
+            calls: dict[str, Callable[[], None]] = {}
+            for way, reduced in (("full", 0), ("scaled", larger_side(side))):
+                read = partial(decode, reduced=reduced)
+                looked = partial(_viewed, read, partial(evaluation_view, side=side, style="big_vision"))
+                trained = partial(
+                    _viewed, read, partial(training_view, side=side, style="big_vision", crop="inception",
+                                           generator=generator),
+                )  # fmt: skip
+                calls |= {f"{way} decode": each(read, files), f"{way} look": each(looked, files)}
+                calls[f"{way} train"] = each(trained, files)
+            times = take_turns(calls, turns, CPU)
+            told = [f"{width}x{height}", f"{statistics.mean(map(len, files)) / 1024:.0f}", str(side)]
+            told.append("x".join(map(str, reversed(decode(files[0], reduced=larger_side(side)).shape[1:]))))
+            for what in ("decode", "look", "train"):
+                pairs = zip(times[f"full {what}"], times[f"scaled {what}"], strict=True)
+                told.append(f"{1e3 * statistics.median(times[f'full {what}']) / len(files):.1f}")
+                told.append(f"{statistics.median(a / b for a, b in pairs):.2f}")
+            apart = [
+                (evaluation_view(decode(f), side, "big_vision").int()
+                 - evaluation_view(decode(f, reduced=larger_side(side)), side, "big_vision").int()).abs() for f in files
+            ]  # fmt: skip
+            told += [
+                str(max(int(a.max()) for a in apart)),
+                f"{statistics.mean(float(a.float().mean()) for a in apart):.2f}",
+            ]
+            rows.append(told)
+    head = ["px", "KiB", "side", "decoded at", "decode, full: ms", "full / scaled", "evaluation, full: ms",
+            "full / scaled", "training, full: ms", "full / scaled", "largest difference", "mean"]  # fmt: skip
+    return table(head, rows)
+
+
+def _viewed(
+    read: Callable[[bytes], torch.Tensor], view: Callable[[torch.Tensor], torch.Tensor], content: bytes
+) -> None:
+    view(read(content))
+
+
 def each(work: Callable[[object], object], inputs: Sequence[object]) -> Callable[[], None]:
     def all_of_them() -> None:
         for one in inputs:
@@ -276,11 +323,15 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--b", action="store_true", help="time a B model too: a picture under all grids, some minutes")
     parser.add_argument("--crops", type=Path, nargs="+", help="instead: decode and crop of these parquet packs")
+    parser.add_argument("--scaled", action="store_true", help="instead: scaled decoding of large drawn pictures")
     options = parser.parse_args()
     torch.set_num_threads(1)  # processor time then leaves out what other programs take
     print(", ".join(f"{k} {v}" for k, v in machine().items()))
     if options.crops:
         print(f"\n{crops(options.crops, options.images, options.turns)}")
+        return
+    if options.scaled:
+        print(f"\n{options.images} drawn pictures a size\n\n{scaled(LARGE, options.images, options.turns)}")
         return
     files = drawn(options.images)
     size = statistics.mean(map(len, files)) / 1024

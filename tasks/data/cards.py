@@ -155,7 +155,7 @@ def known_card(name: str) -> SetCard:
         path = CARDS / f"{name}.yaml"
         if name != Path(name).name or not path.is_file():
             raise KeyError(name)
-        _READ[name] = read_card(path)
+        _READ[name] = read_card(path, _Fast)
     return _READ[name]
 
 
@@ -193,13 +193,15 @@ def find_card(name: str, kind: str, root: str | Path = ".") -> SetCard:
     raise Wrong(f"is no data set with {kind} that is known; nearest: {', '.join(near)}", place=f"data {name!r}")
 
 
-def read_card(path: Path) -> SetCard:
+def read_card(path: Path, loader: type[yaml.SafeLoader] | None = None) -> SetCard:
     """A card out of its file.
+
+    Args: loader: of YAML, of the safe ones; None: the one that no file can bring down.
 
     Raises: Wrong naming the file and the first field that is not what a card has.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), loader or _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or as_one_line(error, 200)
@@ -229,3 +231,6 @@ class _Loader(yaml.SafeLoader):
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(None, None, f"{twice!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+_Fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # for cards that come with the software

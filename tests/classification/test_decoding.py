@@ -149,3 +149,12 @@ def test_the_comparison_tells_exact_decoders_from_others(tmp_path) -> None:
     pack = pa.table({"image": [encoded(photo(seed=i), "WEBP") for i in range(3)]})
     pq.write_table(pack, tmp_path / "pack.parquet")
     assert [read_picture(f).format for f in decoding.packed(tmp_path / "pack.parquet", 2)] == ["JPEG"] * 2
+
+
+def test_scaled_decoding_is_compared_on_large_pictures() -> None:
+    """A table line for each size and side; 600x450 px is decoded at half for 120 px, and whole for 240."""
+    from benchmarks.speed import decoding
+
+    rows = [line.split(" | ") for line in decoding.scaled([(600, 450)], 1, 1).strip().splitlines()[2:]]
+    assert [row[2:4] for row in rows] == [["120", "300x225"], ["240", "600x450"]]
+    assert int(rows[0][-2]) > 0 and int(rows[1][-2]) == 0

@@ -1,0 +1,1 @@
+"""What two revisions of the suite take for the same commands, in turns."""
