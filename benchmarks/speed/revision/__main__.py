@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -101,19 +101,19 @@ def measured(trees: Sequence[Tree], suite: Path, planned: Path, turn: int) -> di
     return found
 
 
-def compare(trees: Sequence[Tree], suite: Path, planned: Path, turns: int) -> list[str]:
-    """Lines of the table: both trees side by side, turn by turn, begun in an order that changes."""
+def compare(trees: Sequence[Tree], suite: Path, planned: Path, turns: int) -> Iterator[list[str]]:
+    """Lines of the table after each turn: both trees side by side, begun in an order that changes."""
     times: dict[str, list[list[float]]] = {}
     for turn in range(turns + WARM_UP):
         order = list(trees) if turn % 2 else list(reversed(trees))
-        for name, seconds in measured(order, suite, planned, turn).items():
-            if turn >= WARM_UP:
+        found = measured(order, suite, planned, turn)
+        if turn >= WARM_UP:
+            for name, seconds in found.items():
                 times.setdefault(name, []).append(seconds if turn % 2 else seconds[::-1])
-        print(f"turn {turn} of {turns}", file=sys.stderr, flush=True)
-    return [line_of(name, *(list(own) for own in zip(*taken, strict=True))) for name, taken in times.items()]
+            yield [line_of(name, *(list(own) for own in zip(*taken, strict=True))) for name, taken in times.items()]
 
 
-def told(options: argparse.Namespace, trees: Sequence[Tree], lines: Sequence[str]) -> str:
+def told(options: argparse.Namespace, trees: Sequence[Tree], lines: Sequence[str], turns: int) -> str:
     """The page: command, both revisions, machine, versions, date, table."""
     from benchmarks.cost.rates import device_key
     from benchmarks.store.environment import environment
@@ -126,7 +126,7 @@ def told(options: argparse.Namespace, trees: Sequence[Tree], lines: Sequence[str
         f"before is {before.revision} of {when[0]}, after {after.revision} of {when[1]}.",
         f"{device_key('cpu')}, {made['cpus']} CPUs, no GPU, {', '.join(versions)}. Processor time of one thread, both",
         "revisions at once on one CPU,",
-        f"median of {options.turns} turns after {WARM_UP} that draws the pictures; a ratio is a turn's, below 1 where",
+        f"median of {turns} turns after {WARM_UP} that draws the pictures; a ratio is a turn's, below 1 where",
         f"the later revision is faster. {options.backbone}, trained {options.steps} steps at grid 8 on drawn pictures,",
         f"evaluated at grids {', '.join(map(str, options.grids))}, all tasks in one process.",
         f"What is planned is {PLANNED} as it is at {before.revision}, for both, with nothing on the disk.",
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="flexivit_nano")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--grids", type=int, nargs="+", default=list(NANO_GRIDS))
+    parser.add_argument("--out", type=Path, help="markdown file, written after each turn")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         temporary = Path(folder)
@@ -150,7 +151,13 @@ def main() -> None:
         suite, planned = temporary / "revision.yaml", temporary / "planned.yaml"
         suite.write_text(suite_of(options.backbone, options.steps, options.grids), encoding="utf-8")
         planned.write_text(git("show", f"{trees[0].revision}:benchmarks/suites/{PLANNED}.yaml"), encoding="utf-8")
-        print(told(options, trees, compare(trees, suite, planned, options.turns)))
+        page = ""
+        for turn, lines in enumerate(compare(trees, suite, planned, options.turns), 1):
+            page = told(options, trees, lines, turn)
+            print(f"turn {turn} of {options.turns}", file=sys.stderr, flush=True)
+            if options.out:
+                options.out.write_text(page + "\n", encoding="utf-8")
+        print(page)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def side_by_side(trees: Sequence[Tree], arguments: Callable[[Tree], Sequence[str
 
 def _begin(tree: Tree, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     places = {"PYTHONPATH": str(tree.folder), "PYTHONPYCACHEPREFIX": str(tree.work / "compiled")}
-    output = tempfile.TemporaryFile()  # a pipe that nobody reads yet may fill
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end; a pipe that nobody reads yet may fill
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, "run_all.py", *arguments], cwd=tree.folder, stdout=output, stderr=subprocess.STDOUT,
         env={name: value for name, value in os.environ.items() if name not in UNSET} | ENV | places,
