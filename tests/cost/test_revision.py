@@ -1,4 +1,4 @@
-"""Pure parts of the script that times two revisions in turns."""
+"""Pure parts of the script that times two revisions side by side."""
 
 import json
 

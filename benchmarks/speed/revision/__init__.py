@@ -1,1 +1,1 @@
-"""What two revisions of the suite take for the same commands, in turns."""
+"""What two revisions of the suite take for the same commands, side by side."""

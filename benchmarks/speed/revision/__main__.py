@@ -1,10 +1,11 @@
-"""Were a step, a sweep, the help or a plan slowed since a revision? Both revisions run the same commands, in turns.
+"""Were a step, a sweep, the help or a plan slowed since a revision? Both run the same commands, side by side.
 
     python -m benchmarks.speed.revision BEFORE --turns 9
 
 The revision is checked out in a temporary folder, which is removed afterwards. `run_all.py run` trains and evaluates a
-cell a task on the drawn pictures, from a suite file that both revisions read, in a process of its own. Seconds are
-processor time of one thread. Prints markdown: medians, and the ratios after / before of the turns.
+cell a task on the drawn pictures, from a suite file that both revisions read, in both at once on one CPU, which they
+share by milliseconds: what else the machine does falls on both. Seconds are processor time. Prints markdown: medians,
+and the ratios after / before of the turns.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from typing import Any
 import yaml
 
 from backbones.grids import NANO_GRIDS
-from benchmarks.speed.revision.trees import Tree, checked_out, git, read_rows, spent
+from benchmarks.speed.revision.trees import Tree, checked_out, git, read_rows, side_by_side
 
 TASKS: Mapping[str, Mapping[str, Any]] = {"classification": {"batch": 16}, "segmentation": {"batch": 8}}
 PLANNED = "paper/transfer_table"
 HEAD = ("what", "before", "after", "after / before: median", "smallest", "largest")
+SHORT = 3  # repeats of a short command in a turn
 WARM_UP = 1  # turn, in which the pictures are drawn
 
 
@@ -72,37 +74,46 @@ def _seconds(value: float) -> str:
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
 
-def measured(tree: Tree, suite: Path, planned: Path, turn: int) -> Iterator[tuple[str, float]]:
-    """Seconds by name of everything that is compared, once."""
-    out = tree.work / str(turn)
-    places = ["--data-root", str(tree.work / "data"), "--out", str(out)]
-    whole = spent(tree, ["run", str(suite), *places, "--device", "cpu", "--every", "3600"])
-    rows = read_rows(out)
-    for task in TASKS:
-        found = times_of([row for row in rows if row["task"] == task])
-        yield f"{task}: a step of {TASKS[task]['batch']} pictures", found["step"]
-        yield f"{task}: a picture under all grids", found["sweep"]
-    yield "the whole of this run", whole
-    yield "`run_all.py --help`", spent(tree, ["--help"])
-    places = ["--data-root", str(tree.work / "nothing"), "--out", str(tree.work / "planned")]
-    yield f"`run_all.py plan {PLANNED}`", spent(tree, ["plan", str(planned), *places])
+def measured(trees: Sequence[Tree], suite: Path, planned: Path, turn: int) -> dict[str, list[float]]:
+    """Seconds in each tree, by name of everything that is compared, once."""
+    found: dict[str, list[float]] = {}
+
+    def of_run(tree: Tree) -> list[str]:
+        places = ["--data-root", str(tree.work / "data"), "--out", str(tree.work / str(turn))]
+        return ["run", str(suite), *places, "--device", "cpu", "--every", "3600"]
+
+    whole = side_by_side(trees, of_run)
+    for tree in trees:
+        rows = read_rows(tree.work / str(turn))
+        for task in TASKS:
+            times = times_of([row for row in rows if row["task"] == task])
+            found.setdefault(f"{task}: a step of {TASKS[task]['batch']} pictures", []).append(times["step"])
+            found.setdefault(f"{task}: a picture under all grids", []).append(times["sweep"])
+    found["the whole of this run"] = whole
+
+    def of_plan(tree: Tree) -> list[str]:
+        places = ["--data-root", str(tree.work / "nothing"), "--out", str(tree.work / "planned")]
+        return ["plan", str(planned), *places]
+
+    for name, arguments in (("`run_all.py --help`", lambda _: ["--help"]), (f"`run_all.py plan {PLANNED}`", of_plan)):
+        repeats = [side_by_side(trees, arguments) for _ in range(SHORT)]
+        found[name] = [statistics.median(own) for own in zip(*repeats, strict=True)]
+    return found
 
 
-def compare(trees: Sequence[Tree], suite: Path, planned: Path, turns: int) -> list[str]:
-    """Lines of the table: the trees take turns, in an order that is reversed every second turn."""
-    times: list[dict[str, list[float]]] = [{} for _ in trees]
+def compare(trees: Sequence[Tree], suite: Path, planned: Path, turns: int) -> Iterator[list[str]]:
+    """Lines of the table after each turn: both trees side by side, begun in an order that changes."""
+    times: dict[str, list[list[float]]] = {}
     for turn in range(turns + WARM_UP):
-        pairs = list(zip(trees, times, strict=True))
-        for tree, own in pairs if turn % 2 else reversed(pairs):
-            for name, seconds in measured(tree, suite, planned, turn):
-                if turn >= WARM_UP:
-                    own.setdefault(name, []).append(seconds)
-        print(f"turn {turn} of {turns}", file=sys.stderr, flush=True)
-    before, after = times
-    return [line_of(name, before[name], after[name]) for name in before]
+        order = list(trees) if turn % 2 else list(reversed(trees))
+        found = measured(order, suite, planned, turn)
+        if turn >= WARM_UP:
+            for name, seconds in found.items():
+                times.setdefault(name, []).append(seconds if turn % 2 else seconds[::-1])
+            yield [line_of(name, *(list(own) for own in zip(*taken, strict=True))) for name, taken in times.items()]
 
 
-def told(options: argparse.Namespace, trees: Sequence[Tree], lines: Sequence[str]) -> str:
+def told(options: argparse.Namespace, trees: Sequence[Tree], lines: Sequence[str], turns: int) -> str:
     """The page: command, both revisions, machine, versions, date, table."""
     from benchmarks.cost.rates import device_key
     from benchmarks.store.environment import environment
@@ -113,14 +124,15 @@ def told(options: argparse.Namespace, trees: Sequence[Tree], lines: Sequence[str
     conditions = [
         f"`python -m benchmarks.speed.revision {' '.join(sys.argv[1:])}`, {datetime.date.today()}:",
         f"before is {before.revision} of {when[0]}, after {after.revision} of {when[1]}.",
-        f"{device_key('cpu')}, {made['cpus']} CPUs, no GPU, {', '.join(versions)}. Processor time of one thread,",
-        f"median of {options.turns} turns after {WARM_UP} that draws the pictures; a ratio is a turn's, below 1 where",
+        f"{device_key('cpu')}, {made['cpus']} CPUs, no GPU, {', '.join(versions)}. Processor time of one thread, both",
+        "revisions at once on one CPU,",
+        f"median of {turns} turns after {WARM_UP} that draws the pictures; a ratio is a turn's, below 1 where",
         f"the later revision is faster. {options.backbone}, trained {options.steps} steps at grid 8 on drawn pictures,",
         f"evaluated at grids {', '.join(map(str, options.grids))}, all tasks in one process.",
         f"What is planned is {PLANNED} as it is at {before.revision}, for both, with nothing on the disk.",
     ]
     head = [f"| {' | '.join(HEAD)} |", f"| --- |{' ---: |' * (len(HEAD) - 1)}"]
-    return "\n".join(["# Two revisions in turns", "", textwrap.fill(" ".join(conditions), 120), "", *head, *lines])
+    return "\n".join(["# Two revisions side by side", "", textwrap.fill(" ".join(conditions), 120), "", *head, *lines])
 
 
 def main() -> None:
@@ -131,6 +143,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="flexivit_nano")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--grids", type=int, nargs="+", default=list(NANO_GRIDS))
+    parser.add_argument("--out", type=Path, help="markdown file, written after each turn")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         temporary = Path(folder)
@@ -138,7 +151,13 @@ def main() -> None:
         suite, planned = temporary / "revision.yaml", temporary / "planned.yaml"
         suite.write_text(suite_of(options.backbone, options.steps, options.grids), encoding="utf-8")
         planned.write_text(git("show", f"{trees[0].revision}:benchmarks/suites/{PLANNED}.yaml"), encoding="utf-8")
-        print(told(options, trees, compare(trees, suite, planned, options.turns)))
+        page = ""
+        for turn, lines in enumerate(compare(trees, suite, planned, options.turns), 1):
+            page = told(options, trees, lines, turn)
+            print(f"turn {turn} of {options.turns}", file=sys.stderr, flush=True)
+            if options.out:
+                options.out.write_text(page + "\n", encoding="utf-8")
+        print(page)
 
 
 if __name__ == "__main__":

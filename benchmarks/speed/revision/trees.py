@@ -7,10 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[3]
 # rows hold what `time.perf_counter` says; by this a process sees its own processor time on it, in any revision
@@ -63,23 +64,40 @@ def checked_out(revision: str, temporary: Path) -> Iterator[Tree]:
         git("worktree", "remove", "--force", str(folder))
 
 
-def spent(tree: Tree, arguments: Sequence[str]) -> float:
-    """Seconds of processor time of `run_all.py ARGUMENTS`, its children's included.
+def side_by_side(trees: Sequence[Tree], arguments: Callable[[Tree], Sequence[str]]) -> list[float]:
+    """Seconds of processor time of `run_all.py ARGUMENTS` in each tree, children included, all at once on one CPU.
 
-    Raises: RuntimeError with the end of what it said, where it fails.
+    They share the CPU by milliseconds, so that what else the machine does falls on all of them alike.
+
+    Raises: RuntimeError with the end of what one said, where it fails.
     """
+    cpu, allowed = max(os.sched_getaffinity(0)), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})  # children inherit it
+    try:
+        begun = [_begin(tree, arguments(tree)) for tree in trees]
+    finally:
+        os.sched_setaffinity(0, allowed)
+    return [_end(process, output, tree) for (process, output), tree in zip(begun, trees, strict=True)]
+
+
+def _begin(tree: Tree, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     places = {"PYTHONPATH": str(tree.folder), "PYTHONPYCACHEPREFIX": str(tree.work / "compiled")}
+    output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end; a pipe that nobody reads yet may fill
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, "run_all.py", *arguments], cwd=tree.folder, encoding="utf-8", errors="replace",
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-c", RUN, "run_all.py", *arguments], cwd=tree.folder, stdout=output, stderr=subprocess.STDOUT,
         env={name: value for name, value in os.environ.items() if name not in UNSET} | ENV | places,
     )  # fmt: skip
-    assert process.stdout is not None
-    output = process.stdout.read()
+    return process, output
+
+
+def _end(process: subprocess.Popen[bytes], output: IO[bytes], tree: Tree) -> float:
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{tree.revision}: run_all.py {' '.join(arguments)}: {output[-500:]}")
+    with output:
+        output.seek(0)
+        if process.returncode:
+            told = output.read().decode(errors="replace")[-500:]
+            raise RuntimeError(f"{tree.revision}: {process.args!r}: {told}")
     return used.ru_utime + used.ru_stime
 
 
