@@ -173,6 +173,21 @@ def test_every_table_names_the_unit_of_its_intervals(store, tmp_path) -> None:
         assert build_task(task, tmp_path, {"data": data}).card.units == name
 
 
+def test_an_untrained_model_that_was_not_evaluated_at_its_own_grid_is_no_specialist(tmp_path) -> None:
+    """It stood for the nearest grid, where it is poor, and the flexible model kept 258 % of it."""
+    store, n = Store(tmp_path / "run"), np.arange(400)
+    right = {"flexivit_nano": {4: 200, 15: 280}, "vit_nano_g8": {4: 90, 15: 100}, "vit_nano_g15": {4: 40, 15: 300}}
+    for name, by_grid in right.items():
+        store.append([row(store, name, None, g, n < k, label=name) for g, k in by_grid.items()])
+    answer = only_answer(store)
+    (kept,) = answer.kept
+    assert kept.specialists == {"15": "vit_nano_g15"}
+    assert [(c.fixed, c.answering) for c in answer.answering()] == [("vit_nano_g15", "15")]
+    assert {c.fixed: [v.verdict for v in c.comparison.verdicts] for c in answer.comparisons} == {
+        "vit_nano_g8": ["yes", "yes"], "vit_nano_g15": ["yes", "no"],
+    }  # fmt: skip
+
+
 def test_retention_is_over_the_grids_that_have_a_specialist(tmp_path) -> None:
     store, n = Store(tmp_path / "run"), np.arange(400)
     right = {"flexivit_nano": {8: 240, 15: 280}, "vit_nano_g8": {8: 260, 15: 100}, "vit_nano_g15": {8: 90, 15: 300}}

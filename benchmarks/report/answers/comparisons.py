@@ -119,7 +119,7 @@ def why_not_compared(one: Point, other: Point) -> str:
 
 def specialist_grid(name: str, lines: Lines) -> str | None:
     """The grid a fixed model stands for: what its weights were made for, if it was trained and evaluated there, else
-    the nearest grid at which it was."""
+    the nearest grid at which it was; None where nothing is trained and its own grid was not evaluated."""
     there = [own[grid] for (backbone, train, _), own in lines.items() if backbone == name
              for grid in own if grid == train or train == "-"]  # fmt: skip
     if not there:
@@ -130,6 +130,8 @@ def specialist_grid(name: str, lines: Lines) -> str | None:
         return exact[0]
     if not wanted:
         return grids[0] if len(grids) == 1 or there[0].trained else None
+    if not there[0].trained:
+        return None
     aim = np.log(grid_order(wanted[0])[0])
     return min(grids, key=lambda g: abs(np.log(max(1, grid_order(g)[0])) - aim))
 
