@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,8 +111,11 @@ def check(words: list[str]) -> None:
         assert not [w for w in words[1:] if "=" not in w and w not in targets], words
     elif words[0] == "python" and words[1] != "-m":
         assert (ROOT / words[1]).is_file(), words
+    elif words[:3] == ["pip", "install", "-e"]:
+        known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+        assert words[3].startswith(".") and set(re.findall(r"[\w-]+", words[3])) <= known.keys(), words
     else:
-        assert words[0] in ("git", "source"), f"{words[0]}: not known here"
+        assert words[0] in ("git", "source") or words[:3] == ["python3", "-m", "venv"], f"{words[0]}: not known here"
 
 
 def test_inline_commands_are_read_too() -> None:
