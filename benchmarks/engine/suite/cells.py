@@ -152,17 +152,23 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
 
 def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
     """The same cells; those that would have one label say what they differ in, as `patch=8, positions=7`."""
-    alike: dict[str, list[dict[str, str]]] = {}
-    settings = [
-        {k: str(v) for part in (c.backbone_options, c.options, c.recipe) for k, v in part.items()} for c in cells
+    alike: dict[str, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(cell.label, []).append(cell)
+    differs: dict[str, set[str]] = {}
+    for label, group in alike.items():
+        settings = [_settings(cell) for cell in group] if len(group) > 1 else []
+        names = {name for own in settings for name in own}
+        differs[label] = {name for name in names if len({own.get(name) for own in settings}) > 1}
+    return [
+        replace(cell, apart=", ".join(f"{k}={v}" for k, v in _settings(cell).items() if k in own)) if own else cell
+        for cell in cells
+        for own in (differs[cell.label],)
     ]
-    for cell, own in zip(cells, settings, strict=True):
-        alike.setdefault(cell.label, []).append(own)
-    told = []
-    for cell, own in zip(cells, settings, strict=True):
-        differs = [f"{k}={v}" for k, v in own.items() if any(other.get(k) != v for other in alike[cell.label])]
-        told.append(replace(cell, apart=", ".join(differs)))
-    return told
+
+
+def _settings(cell: Cell) -> dict[str, str]:
+    return {k: str(v) for part in (cell.backbone_options, cell.options, cell.recipe) for k, v in part.items()}
 
 
 class _TaskCells:
