@@ -137,6 +137,14 @@ def test_labels_of_tables(tmp_path_factory, labels: list, classes) -> None:
             assert found.classes[label] == told if isinstance(told, str) else label == told
 
 
+def test_a_column_whose_name_is_not_utf8_is_named(tmp_path) -> None:
+    path = tmp_path / "odd.parquet"
+    pq.write_table(pa.table({"image": [encoded(0)], "zzzz": [0]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"zzzz", b"\x80zzz"))
+    with pytest.raises(TaskError, match="odd.parquet: cannot be read as parquet: 'utf-8' codec can't decode byte 0x80"):
+        open_parquet([path])
+
+
 @pytest.mark.parametrize("kind", ["classes", "captions"])
 @fuzzed(50, 2000, at=st.integers(0, 4000), gone=st.integers(0, 40), noise=st.binary(max_size=8), cut=st.booleans())
 def test_damaged_parquet(tmp_path_factory, kind: str, at: int, gone: int, noise: bytes, cut: bool) -> None:

@@ -74,7 +74,7 @@ class Table:
             if self.arrow:
                 return _arrow(path).select(list(names)).cast(_only(self.schema, names))
             return pq.read_table(path, columns=list(names)).cast(_only(self.schema, names))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _unreadable(path, error) from error
 
     def choose(self, usual: Sequence[str], asked: str, what: str, option: str) -> str:
@@ -105,18 +105,18 @@ def open_parquet(paths: Sequence[Path]) -> Table:
     rows, schema = [], None
     for path in paths:
         try:
-            file = pq.ParquetFile(path)
+            with pq.ParquetFile(path) as file:
+                own, count = file.schema_arrow, file.metadata.num_rows
+                names = own.names
         except FileNotFoundError:
             raise Missing("no such file", path=path) from None
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _unreadable(path, error) from error
-        with file:
-            own = file.schema_arrow
-            rows.append(file.metadata.num_rows)
+        rows.append(count)
         schema = schema or own
-        if lacking := [name for name in schema.names if name not in own.names]:
+        if lacking := [name for name in schema.names if name not in names]:
             raise Wrong(f"has no column {lacking[0]!r}, which {paths[0].name} has", path=path,
-                        advice=f"it has: {', '.join(own.names) or 'none'}")  # fmt: skip
+                        advice=f"it has: {', '.join(names) or 'none'}")  # fmt: skip
     assert schema is not None, "no files"
     return Table(tuple(paths), tuple(rows), schema, _features(schema))
 
@@ -220,7 +220,7 @@ class Column:
             _, path, number = self._kept["starts"][at]
             try:
                 groups[at] = self._kept["files"][path].read_row_group(number, columns=[self.name])[self.name]
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise _unreadable(path, error) from error
             self._kept["bytes"] += groups[at].nbytes
             while self._kept["bytes"] > IN_MEMORY and len(groups) > 1:
@@ -239,7 +239,7 @@ def _arrow(path: Path) -> pa.Table:
         return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     except FileNotFoundError:
         raise Missing("no such file", path=path) from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise Wrong(f"cannot be read as an Arrow stream: {_first_line(error)}", path=path) from error
 
 
