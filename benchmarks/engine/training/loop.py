@@ -210,9 +210,8 @@ def finetune(
                 raise
             unsaved.append(error)
 
-    if (
-        note := slow_products(recipe.matrices, accelerator.device, recipe.clip_per_example)
-    ) and note not in training.notes:
+    note = slow_products(recipe.matrices, accelerator.device, recipe.clip_per_example)
+    if note and note not in training.notes:
         training.notes.append(note)
         print(f"  {note}", flush=True)
     lock(model.train(), recipe)
