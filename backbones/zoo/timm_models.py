@@ -20,6 +20,7 @@ from timm.models import PretrainedCfg
 from backbones.contract import BackboneSpec, Download, Normalisation, WeightsError
 from backbones.flexible import FlexiBackbone
 from backbones.weights import download
+from backbones.weights.hub import in_hub_cache
 from backbones.zoo.big_vision import SPECS as PUBLISHED
 from backbones.zoo.options import TIMM
 from backbones.zoo.state_dicts import build_by_name
@@ -127,19 +128,11 @@ def _own_config(name: str) -> dict[str, Any]:
     """`pretrained_cfg` of a `local-dir:` or a cached `hf-hub:` model; empty where it is not at hand."""
     source, _, place = name.partition(":")
     try:
-        file = Path(place, "config.json") if source == "local-dir" else _in_hub_cache(place, ("config.json",))
-        read = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        file = Path(place, "config.json") if source == "local-dir" else in_hub_cache(place, ("config.json",))
+        read = json.loads(file.read_text(encoding="utf-8")) if file else {}
         return {**read, **read.get("pretrained_cfg", {})}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
-
-
-def _in_hub_cache(repository: str, files: tuple[str, ...]) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = repository.partition("@")
-    paths = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
-    return next((p for p in paths if isinstance(p, str)), None)
 
 
 def _obstacle(name: str, pretrained: bool = True, path: str | None = None, **options: Any) -> str | None:
@@ -177,7 +170,7 @@ def _fetches(name: str, pretrained: bool = True, path: str | None = None, **opti
 
 
 def _from_hub(repository: str, file: str, name: str = "") -> Download | None:
-    if _in_hub_cache(repository, tuple(dict.fromkeys((file, *FILES)))):
+    if in_hub_cache(repository, tuple(dict.fromkeys((file, *FILES)))):
         return None
     without = "fetch them on a machine with a network and bring its HF_HOME"
     return Download(f"the weights of {repository!r}", _endpoint(), without, _size(name) if name else None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backbones.weights.hub import in_hub_cache
 from tasks.contract import (
     Batch,
     Grid,
@@ -28,7 +29,7 @@ from tasks.data.splits import Captioned
 from tasks.protocols import protocol
 from tasks.retrieval.captions import CaptionDataset
 from tasks.text.sizes import BERT, usual_preset
-from tasks.text.weights import in_hub_cache, lacking_weights
+from tasks.text.weights import lacking_weights
 
 if TYPE_CHECKING:
     import torch

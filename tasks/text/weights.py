@@ -7,11 +7,11 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from backbones.weights.hub import in_hub_cache
 from tasks.contract import TaskError
 from tasks.data.errors import DataError, Missing, Wrong, nearest
 
@@ -76,7 +76,7 @@ def table_of_tags() -> ModuleType:
 def cached(source: dict[str, Any]) -> bool:
     """Whether what open_clip would fetch for one of its tags is here; it prefers the hub of Hugging Face."""
     if hub := source.get("hf_hub"):
-        return in_hub_cache(*hub_files(hub))
+        return in_hub_cache(*hub_files(hub)) is not None
     name = os.path.basename(source.get("url", ""))
     return bool(name) and Path("~/.cache/clip", name).expanduser().is_file()
 
@@ -91,13 +91,6 @@ def hub_files(hub: str) -> tuple[str, tuple[str, ...]]:
         tags = table_of_tags()
         return repository, (tags.HF_SAFE_WEIGHTS_NAME, tags.HF_WEIGHTS_NAME)
     return repository, (str(Path(name).with_suffix(".safetensors")), name)
-
-
-def in_hub_cache(repository: str, names: Iterable[str]) -> bool:
-    """Whether one of the files is in the cache of Hugging Face; the network is left alone."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
 
 
 def text_state(name: str, weights: str) -> dict[str, Tensor]:
