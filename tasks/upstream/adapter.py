@@ -288,8 +288,10 @@ class Upstream(LabelledTask):
         return {} if self.teacher_name else {"init": f"{self.options.preset} has no teacher to start from"}
 
     def prepare(self, model: nn.Module, split: str) -> dict[str, Any]:
-        """What may be predicted, and a place for the teacher's answers, which all views of a batch share."""
-        return {"allowed": self.allowed(split), "answers": {}}
+        """What may be predicted, and a place for the teacher's answers, which all views share."""
+        from tasks.upstream.answers import Answers
+
+        return {"allowed": self.allowed(split), "answers": Answers()}
 
     @without_gradients
     def predict(self, model: nn.Module, batch: Batch, grid: Grid, prepared: dict[str, Any]) -> dict[str, Tensor]:
@@ -305,11 +307,8 @@ class Upstream(LabelledTask):
 
         records = {"label": batch.targets["label"], "ranked": ranked(logits)}
         if self.teacher_name:
-            answers, key = prepared["answers"], tuple(batch.ids.tolist())
-            if key not in answers:
-                answers.clear()
-                answers[key] = model.answers(batch.targets["teacher"]).float()
-            records |= {"answer": ranked(answers[key])[:, 0], "kl": kl_divergence(answers[key], logits)}
+            answers = prepared["answers"](batch.ids.tolist(), batch.targets["teacher"], model.answers)
+            records |= {"answer": ranked(answers)[:, 0], "kl": kl_divergence(answers, logits)}
         return records
 
     def meter(self, split: str) -> ScoredRecords:
