@@ -30,10 +30,10 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
         raise WeightsError(f"{where}: values that are not finite in {listed(state, broken)}")
 
 
-def load_exactly(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load a state of the same names and shapes, all values finite.
+def beyond(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:
+    """Keys of a state that a model has no place for, sorted, once all that it needs is there.
 
-    Raises: WeightsError with key, expected and actual shape.
+    Raises: WeightsError with key, expected and actual shape, for what is missing or misshapen.
     """
     expected = trunk.state_dict()
     for key, value in expected.items():
@@ -41,7 +41,15 @@ def load_exactly(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> N
             raise WeightsError(f"{where}: no key {key!r}, expected shape {shape_text(value)}")
         if state[key].shape != value.shape:
             raise WeightsError(f"{where}: key {key!r} has shape {shape_text(state[key])}, expected {shape_text(value)}")
-    if extra := sorted(set(state) - set(expected)):
+    return sorted(set(state) - set(expected))
+
+
+def load_exactly(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state of the same names and shapes, all values finite.
+
+    Raises: WeightsError with key, expected and actual shape.
+    """
+    if extra := beyond(trunk, state, where):
         raise WeightsError(f"{where}: no place for {listed(state, extra)}")
     check_finite(state, where)
     trunk.load_state_dict(dict(state))

@@ -17,7 +17,7 @@ from backbones.flexible import FlexiBackbone
 from backbones.grids import Size, as_pair
 from backbones.weights.checkpoints import KERNEL, read_checkpoint, state_of
 from backbones.weights.layouts import timm_names
-from backbones.weights.state import check_finite, listed, shape_text
+from backbones.weights.state import beyond, check_finite, listed, shape_text
 from backbones.zoo.architecture import replace_head
 from backbones.zoo.shapes import NANO, SIZES
 
@@ -150,13 +150,7 @@ def fill(trunk: nn.Module, state: Mapping[str, Tensor], where: str, strict: bool
 
     Raises: WeightsError with key, expected and actual shape.
     """
-    expected = trunk.state_dict()
-    for key, value in expected.items():
-        if key not in state:
-            raise WeightsError(f"{where}: no key {key!r}, expected shape {shape_text(value)}")
-        if state[key].shape != value.shape:
-            raise WeightsError(f"{where}: key {key!r} has shape {shape_text(state[key])}, expected {shape_text(value)}")
-    extra = sorted(set(state) - set(expected))
+    extra = beyond(trunk, state, where)
     inner = [k for k in extra if k.startswith(PARTS)]
     if inner and strict:
         raise WeightsError(
@@ -165,8 +159,9 @@ def fill(trunk: nn.Module, state: Mapping[str, Tensor], where: str, strict: bool
         )
     if extra:
         print(f"{where}: left out, they have no place: {listed(state, extra)}")
-    check_finite({k: state[k] for k in expected}, where)
-    trunk.load_state_dict({k: state[k] for k in expected})
+    own = {name: state[name] for name in trunk.state_dict()}
+    check_finite(own, where)
+    trunk.load_state_dict(own)
 
 
 def build_by_name(
