@@ -149,17 +149,21 @@ class ModelRetention:
 def retentions(points: Sequence[Point], chance: float, higher: bool = True) -> list[ModelRetention]:
     """Of each flexible model over the grids that have a specialist: a fixed model trained and evaluated there.
 
-    Where two fixed models stand for one grid, the first of the suite is the specialist.
+    Where two fixed models stand for one grid, the one that it was made for is the specialist, then the first of the
+    suite.
     """
     lines, found = lines_of(points), []
-    special: dict[str, Point] = {}
+    standing: list[Point] = []
     fixed = dict.fromkeys(n for (n, _, _), own in lines.items() if is_flexible(next(iter(own.values())).row) is False)
     for name in fixed:
         grid = specialist_grid(name, lines)
         for train in (grid, "-"):
             point = lines.get((name, str(train), ""), {}).get(str(grid))
             if point is not None and point.measured:
-                special.setdefault(point.grid, point)
+                standing.append(point)
+    special: dict[str, Point] = {}
+    for point in sorted(standing, key=lambda p: p.grid not in made_for(p.row)):
+        special.setdefault(point.grid, point)
     for (name, train, view), own in lines.items():
         grids = [g for g in own if g in special]
         if not grids or view or is_flexible(own[grids[0]].row) is not True:
