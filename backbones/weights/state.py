@@ -30,7 +30,7 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
         raise WeightsError(f"{where}: values that are not finite in {listed(state, broken)}")
 
 
-def beyond(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:
+def unexpected_keys(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:
     """Keys of a state that a model has no place for, sorted, once all that it needs is there.
 
     Raises: WeightsError with key, expected and actual shape, for what is missing or misshapen.
@@ -49,7 +49,7 @@ def load_exactly(trunk: nn.Module, state: Mapping[str, Tensor], where: str) -> N
 
     Raises: WeightsError with key, expected and actual shape.
     """
-    if extra := beyond(trunk, state, where):
+    if extra := unexpected_keys(trunk, state, where):
         raise WeightsError(f"{where}: no place for {listed(state, extra)}")
     check_finite(state, where)
     trunk.load_state_dict(dict(state))

@@ -17,7 +17,7 @@ from backbones.flexible import FlexiBackbone
 from backbones.grids import Size, as_pair
 from backbones.weights.checkpoints import KERNEL, read_checkpoint, state_of
 from backbones.weights.layouts import timm_names
-from backbones.weights.state import beyond, check_finite, listed, shape_text
+from backbones.weights.state import check_finite, listed, shape_text, unexpected_keys
 from backbones.zoo.architecture import replace_head
 from backbones.zoo.shapes import NANO, SIZES
 
@@ -150,7 +150,7 @@ def fill(trunk: nn.Module, state: Mapping[str, Tensor], where: str, strict: bool
 
     Raises: WeightsError with key, expected and actual shape.
     """
-    extra = beyond(trunk, state, where)
+    extra = unexpected_keys(trunk, state, where)
     inner = [k for k in extra if k.startswith(PARTS)]
     if inner and strict:
         raise WeightsError(

@@ -21,10 +21,6 @@ class Answers:
         self.kept = kept
         self._rows: OrderedDict[int, Tensor] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Pictures whose answers are kept."""
-        return len(self._rows)
-
     def __call__(self, ids: list[int], pictures: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
         """Logits float32 [B, K] of pictures [B, C, H, W] with these ids; `ask` is given those that are new."""
         new = [place for place, i in enumerate(ids) if i not in self._rows]

@@ -173,6 +173,18 @@ def test_a_view_that_is_not_finite_fails_alone() -> None:
     assert found.failed == {views[1]: "predictions at 3x3 are not finite: the output of backbone, images of test"}
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_one_bad_value_is_noticed_wherever_it_stands(dtype: torch.dtype) -> None:
+    with Watch(torch.nn.Identity()) as watch:
+        extremes = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min], dtype=dtype).repeat(500)
+        assert watch.problem({"n": extremes, "none": extremes[:0]}) is None  # their sum would be infinite
+        for place in (0, 499, 999):
+            for bad in (float("nan"), float("inf"), float("-inf")):
+                record = extremes.clone()
+                record[place] = bad
+                assert watch.problem({"n": record}) == "record 'n'"
+
+
 def test_records_and_heads_are_watched_and_masks_are_not() -> None:
     model = Toy().model(tiny())
     with Watch(model) as watch:

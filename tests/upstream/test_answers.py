@@ -48,7 +48,10 @@ def numbered(asked: list[int]) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def test_only_what_is_new_is_asked_and_the_oldest_are_forgotten() -> None:
     answers, asked = Answers(kept=4), list[int]()
-    of = lambda *ids: answers(list(ids), torch.tensor(ids).view(-1, 1), numbered(asked)).flatten().tolist()  # noqa: E731
+
+    def of(*ids: int) -> list[float]:
+        return answers(list(ids), torch.tensor(ids).view(-1, 1), numbered(asked)).flatten().tolist()
+
     assert of(1, 2) == [1, 2] and of(3, 2, 4) == [3, 2, 4] and asked == [1, 2, 3, 4]
     assert of(4, 1) == [4, 1] and asked == [1, 2, 3, 4]
     assert of(5) == [5] and of(2, 1) == [2, 1] and asked == [1, 2, 3, 4, 5, 1]
