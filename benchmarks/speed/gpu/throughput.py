@@ -1,13 +1,21 @@
-"""The step `throughput`: S, B and L at several grids beside timm, eager and compiled, forward and in training."""
+"""The step `throughput`: S, B and L at several grids beside timm, eager and compiled, forward and in training.
+
+Compiling takes minutes and a CPU, timing seconds and the whole GPU: each case is a process of its own, all are prepared
+side by side, and none is timed before all are prepared, one at a time (`queue`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import fcntl
 import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +33,12 @@ from benchmarks.speed.throughput import PEAK_SIDE, take_turns
 # size, grid, pictures of a forward pass and of a step; in the order in which they matter
 CASES = (
     ("b", 15, 256, 128), ("b", 30, 64, 32), ("b", 8, 512, 256), ("b", 5, 512, 256), ("s", 15, 512, 256),
-    ("l", 15, 128, 64), ("s", 30, 128, 64), ("s", 8, 1024, 512), ("l", 8, 256, 128), ("l", 30, 32, 16),
+    ("l", 15, 128, 32), ("s", 30, 128, 64), ("s", 8, 1024, 512), ("l", 8, 256, 64), ("l", 30, 32, 8),
 )  # fmt: skip
+WHOLE = ("b", 15)  # of this case every contender is compiled; of others the fastest of both sides
 SMALL = (("nano", 8, 8, 4), ("nano", 15, 4, 2))
 TURNS = 9
+TIMING = 10.0  # seconds of a case once it is prepared
 TOLERANCE = 0.05  # relative, of bfloat16 against float32
 
 
@@ -41,8 +51,11 @@ def compiled(call: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(call, dynamic=False)
 
 
-def forwards(encoder: FlexiBackbone, grid: Grid, images: Tensor, compile: bool) -> dict[str, Callable[[], Tensor]]:
-    """Calls that give pooled features `[B, D]`, all of the same weights. `bf16`: weights and residual stream too."""
+def forwards(encoder: FlexiBackbone, grid: Grid, images: Tensor, whole: bool) -> dict[str, Callable[[], Tensor]]:
+    """Calls that give pooled features `[B, D]`, all of the same weights. `bf16`: weights and residual stream too.
+
+    whole: those under autocast as well, which are slower on either side.
+    """
     kind = images.device.type
     fixed = fixed_vit(encoder, grid)
     half, fixed_half, pictures = copy.deepcopy(encoder).bfloat16(), copy.deepcopy(fixed).bfloat16(), images.bfloat16()
@@ -54,36 +67,38 @@ def forwards(encoder: FlexiBackbone, grid: Grid, images: Tensor, compile: bool) 
 
         return run
 
+    fast, fixed_fast = copy.deepcopy(half), compiled(fixed_half)
+    fast.encode = compiled(fast.encode)
     found = {
-        "timm, autocast": autocast(fixed),
-        "ours, autocast": autocast(lambda x: encoder(x, grid).pooled),
         "timm, bf16": lambda: fixed_half(pictures),
         "ours, bf16": lambda: half(pictures, grid).pooled,
+        "timm compiled, bf16": lambda: fixed_fast(pictures),
+        "ours compiled, bf16": lambda: fast(pictures, grid).pooled,
     }
-    if compile:
-        torch._dynamo.reset()
-        fast = copy.deepcopy(half)
-        fast.encode = compiled(fast.encode)
-        found["ours compiled, bf16"] = lambda: fast(pictures, grid).pooled
+    if whole:
+        found["timm, autocast"] = autocast(fixed)
+        found["ours, autocast"] = autocast(lambda x: encoder(x, grid).pooled)
         found["timm compiled, autocast"] = autocast(compiled(fixed))
-        fixed_fast = compiled(fixed_half)
-        found["timm compiled, bf16"] = lambda: fixed_fast(pictures)
     return found
 
 
-def trainings(encoder: FlexiBackbone, grid: Grid, images: Tensor, compile: bool) -> dict[str, Callable[[], None]]:
+def trainings(encoder: FlexiBackbone, grid: Grid, images: Tensor, whole: bool) -> dict[str, Callable[[], None]]:
     """Whole steps: forward, backward, fused AdamW. `bf16 residual`: tokens enter the blocks in bfloat16."""
-    ours, lean, fixed = copy.deepcopy(encoder), copy.deepcopy(encoder), fixed_vit(encoder, grid)
+    ours, lean, fixed, fixed_fast = copy.deepcopy(encoder), copy.deepcopy(encoder), *(
+        fixed_vit(encoder, grid) for _ in range(2)
+    )  # fmt: skip
     tokens = lean.tokens
     lean.tokens = lambda *given: tokens(*given).bfloat16()
-    found = {"timm": step(fixed, fixed, images), "ours": step(ours, lambda x: ours(x, grid).pooled, images)}
-    if compile:
-        torch._dynamo.reset()
-        fast, fixed_fast = copy.deepcopy(encoder), fixed_vit(encoder, grid)
+    lean.encode = compiled(lean.encode)
+    found = {
+        "timm": step(fixed, fixed, images),
+        "ours": step(ours, lambda x: ours(x, grid).pooled, images),
+        "timm compiled": step(fixed_fast, compiled(fixed_fast), images),
+        "ours compiled, bf16 residual": step(lean, lambda x: lean(x, grid).pooled, images),
+    }
+    if whole:
+        fast = copy.deepcopy(encoder)
         fast.encode = compiled(fast.encode)
-        lean.encode = compiled(lean.encode)
-        found["ours compiled, bf16 residual"] = step(lean, lambda x: lean(x, grid).pooled, images)
-        found["timm compiled"] = step(fixed_fast, compiled(fixed_fast), images)
         found["ours compiled"] = step(fast, lambda x: fast(x, grid).pooled, images)
     return found
 
@@ -117,40 +132,68 @@ def timed(calls: dict[str, Callable[[], object]], pictures: int, device: torch.d
     }  # fmt: skip
 
 
+@contextlib.contextmanager
+def queue(path: Path, alone: bool) -> Iterator[None]:
+    """Hold the GPU together with others, or alone: who asks for it alone waits until nobody else holds it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
 @torch.no_grad()
-def case(size: str, grid: int, forward: int, training: int, device: torch.device, left: Callable[[], float]) -> Any:
-    """Rows of one model at one grid as they are measured; what there is no time for is left out."""
-    encoder = build_backbone(f"flexivit_{size}_scratch").to(device).eval()
-    encoder._view = {}  # as in a sweep: what was resized is kept; copies have it too
-    nn.init.normal_(encoder.trunk.cls_token, std=0.02)
-    pair, compile = (grid, grid), True
-    multiply_adds = macs(encoder, pair)
-    for what, count, factor in (("forward", forward, 1), ("training", training, FORWARD_AND_BACKWARD)):
-        images = torch.randn(count, 3, *encoder.image_size, device=device)
-        began = time.monotonic()
-        if what == "forward":
-            calls: dict[str, Callable[[], Any]] = forwards(encoder, pair, images, compile)
-            expected = encoder(images, pair).pooled
-            differences = {name: relative(call(), expected) for name, call in calls.items()}
-            if wrong := {n: d for n, d in differences.items() if not d < TOLERANCE}:
-                raise ValueError(f"outputs differ from float32 by {wrong}: nothing was timed")
-        else:
-            if left() < 1.5 * (time.monotonic() - began) + 20:
-                return
-            calls = trainings(encoder, pair, images, compile)
-            for call in calls.values():
-                call()
-        prepared = time.monotonic() - began
-        row = {"model": size, "grid": grid, "what": what, "pictures": count, "macs": multiply_adds}
-        row |= timed(calls, count, device) | {"preparation_seconds": round(prepared, 1)}
-        scale = 2 * factor * multiply_adds / (row["peak_tflops"] * 1e12)
-        row["share_of_peak"] = {n: round(s * scale, 4) for n, s in row["pictures_a_second"].items()}
-        if what == "forward":
-            row["difference"] = {n: round(d, 5) for n, d in differences.items()}
-            row["patches_ms"] = patches(encoder, pair, images)
-        yield row
-        del calls
-        torch._dynamo.reset()
+def case(
+    size: str, grid: int, forward: int, training: int, device: torch.device, out: Path
+) -> Iterator[dict[str, Any]]:
+    """Rows of one model at one grid: all is prepared beside other cases, then timed alone.
+
+    Raises: ValueError where a contender computes something else.
+    """
+    lock, began, prepared = out / "throughput.lock", time.monotonic(), []
+    with queue(lock, alone=False):
+        encoder = build_backbone(f"flexivit_{size}_scratch").to(device).eval()
+        encoder._view = {}  # as in a sweep: what was resized is kept; copies have it too
+        nn.init.normal_(encoder.trunk.cls_token, std=0.02)
+        pair, whole = (grid, grid), (size, grid) == WHOLE
+        for what, count, factor in (("forward", forward, 1), ("training", training, FORWARD_AND_BACKWARD)):
+            images = torch.randn(count, 3, *encoder.image_size, device=device)
+            row: dict[str, Any] = {"model": size, "grid": grid, "what": what, "pictures": count}
+            row |= {"macs": macs(encoder, pair), "factor": factor}
+            make: Callable[..., dict[str, Callable[[], Any]]] = forwards if what == "forward" else trainings
+            calls = make(encoder, pair, images, whole)
+            if what == "forward":
+                row["difference"] = _differences(calls, encoder(images, pair).pooled)
+            else:
+                for call in calls.values():
+                    call()
+                    _free(device)
+            prepared.append((row, calls, images))
+        (out / f"{size}-{grid}.prepared").touch()
+    spent = round(time.monotonic() - began, 1)
+    with queue(lock, alone=True):
+        for row, calls, images in prepared:
+            row |= timed(calls, row["pictures"], device) | {"preparation_seconds": spent}
+            scale = 2 * row.pop("factor") * row["macs"] / (row["peak_tflops"] * 1e12)
+            row["share_of_peak"] = {n: round(s * scale, 4) for n, s in row["pictures_a_second"].items()}
+            if row["what"] == "forward":
+                row["patches_ms"] = patches(encoder, pair, images)
+            yield row
+            _free(device)
+
+
+def _differences(calls: dict[str, Callable[[], Tensor]], expected: Tensor) -> dict[str, float]:
+    found = {}
+    for name, call in calls.items():
+        found[name] = round(relative(call(), expected), 5)
+        _free(expected.device)
+    if wrong := {n: d for n, d in found.items() if not d < TOLERANCE}:
+        raise ValueError(f"outputs differ from float32 by {wrong}: nothing was timed")
+    return found
+
+
+def _free(device: torch.device) -> None:
+    """Other processes need the memory that this one has only reserved."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def patches(encoder: FlexiBackbone, grid: Grid, images: Tensor) -> dict[str, float]:
@@ -185,38 +228,68 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def run_case(number: int, options: argparse.Namespace) -> None:
+    """One case in this process; its rows go to the file as they are measured."""
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # for timm's convolutions
+    for row in case(*(SMALL if options.small else CASES)[number], device, options.out):
+        with (options.out / "throughput.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(markdown([row]), row.get("patches_ms", ""), flush=True)
+
+
+def run_side_by_side(numbers: range, options: argparse.Namespace, left: Callable[[], float]) -> None:
+    """Cases as processes; those that are not prepared in time are ended, so that the others are still timed."""
+    cases = SMALL if options.small else CASES
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    for number in numbers:
+        again = [sys.executable, "-m", "benchmarks.speed.gpu.throughput", *sys.argv[1:], f"--case={number}"]
+        running[number] = subprocess.Popen(again)
+    try:
+        while any(process.poll() is None for process in running.values()):
+            time.sleep(0.2)
+            for number, process in running.items():
+                size, grid, *_ = cases[number]
+                late = left() < TIMING * len(running) and not (options.out / f"{size}-{grid}.prepared").exists()
+                if process.poll() is None and (late or left() < 0):
+                    print(f"no time for {size} at grid {grid}", flush=True)
+                    process.kill()
+                    process.wait()
+    finally:
+        for process in running.values():
+            process.kill()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.throughput", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--at-once", type=int, default=8, help="cases that are prepared side by side")
+    parser.add_argument("--case", type=int, help="this one alone, by its place in the list")
     options = parser.parse_args()
-    device, started, rows = torch.device(options.device), time.monotonic(), []
+    started = time.monotonic()
+    if options.case is not None:
+        run_case(options.case, options)
+        return
 
     def left() -> float:
         return options.seconds - (time.monotonic() - started)
 
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # for timm's convolutions
-    longest = 0.0
-    for size, grid, forward, training in SMALL if options.small else CASES:
-        begun = time.monotonic()
-        if left() < max(10.0, 0.6 * longest):
-            print(f"no time for {size} at grid {grid} and what follows", flush=True)
+    cases, rows = SMALL if options.small else CASES, options.out / "throughput.jsonl"
+    for old in (rows, *options.out.glob("*.prepared")):
+        old.unlink(missing_ok=True)
+    for first in range(0, len(cases), options.at_once):
+        if left() < TIMING:
+            print(f"no time for {len(cases) - first} more cases", flush=True)
             break
-        try:
-            for row in case(size, grid, forward, training, device, left):
-                rows.append(row)
-                with (options.out / "throughput.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                (options.out / "throughput.md").write_text(markdown(rows), encoding="utf-8")
-                print(markdown([row]), row.get("patches_ms", ""), flush=True)
-        except Exception as error:  # the other cases still count
-            print(f"{size} at grid {grid}: {type(error).__name__}: {str(error).splitlines()[0][:300]}", flush=True)
-        longest = max(longest, time.monotonic() - begun)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        run_side_by_side(range(first, min(first + options.at_once, len(cases))), options, left)
+        if rows.exists():
+            found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+            found.sort(key=lambda row: (row["model"], row["grid"], row["what"]))
+            (options.out / "throughput.md").write_text(markdown(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

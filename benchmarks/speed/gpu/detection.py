@@ -1,0 +1,126 @@
+"""The step `detection`: gradients of OWL-ViT's recipe, clipped for each example, as a share of the GPU's peak.
+
+ViT-B with its text tower at 720 px, patches 30 and 16, on drawn scenes: one batched pass that clips nothing, clipping
+in one pass over many examples, and a pass an example. Arithmetic is that of the batched pass, as torch counts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones import build_backbone
+from benchmarks.speed.per_example import furthest, spread, ways
+from benchmarks.speed.throughput import PEAK_SIDE, take_turns
+from tasks import build_task
+
+# backbone, text tower, pixels a side, patch, examples, turns
+CASES = (
+    ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 30, 32, 5),
+    ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 16, 16, 3),
+)
+SMALL = (("flexivit_nano", "tiny", 120, 15, 2, 2),)
+
+
+def launches(call: Callable[[], object], device: torch.device) -> dict[str, int]:
+    """Kernels that a call launches, and how often it waits for the device; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        call()
+        torch.cuda.synchronize()
+    count = sum(e.count for e in seen.key_averages() if e.device_type == DeviceType.CUDA)
+    with warnings.catch_warnings(record=True) as waited:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return {"kernels": count, "waits": sum("synchroniz" in str(w.message) for w in waited)}
+
+
+def measure(
+    backbone: str, text: str, side: int, patch: int, count: int, turns: int, device: torch.device
+) -> dict[str, Any]:
+    """A row: examples a second and share of the peak of each way, in interleaved turns."""
+    with tempfile.TemporaryDirectory() as root:
+        task = build_task("detection", root=root, options={"data": "scenes", "text": text, "side": side})
+        data, random = task.dataset("train"), torch.Generator().manual_seed(0)
+        batch = task.collate([(i, *data.sample(i % len(data), random)) for i in range(count)]).to(device)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if device.type == "cuda" else "no")
+    torch.manual_seed(0)
+    model = task.model(build_backbone(backbone, pretrained=False)).to(device).train()
+    grid = (side // patch, side // patch)
+    calls: dict[str, Callable[[], Any]] = dict(ways(task, model, task.augment(model, batch, random), grid, accelerator))
+    gap = furthest(calls["one pass"](), calls["a pass an example"]())
+    with FlopCounterMode(display=False) as counted:
+        calls["batched"]()
+    row = {
+        "backbone": backbone, "text": text, "side": side, "patch": patch, "examples": count,
+        "tflop_an_example": round(counted.get_total_flops() / count / 1e12, 4), "gap": gap,
+        "launches": {name: launches(call, device) for name, call in calls.items()},
+    }  # fmt: skip
+    square = PEAK_SIDE[device.type]
+    matrix = torch.randn(square, square, device=device, dtype=torch.bfloat16)
+    times = take_turns({**calls, "matmul": lambda: matrix @ matrix}, turns, device)
+    peak = 2 * square**3 / statistics.median(times.pop("matmul"))
+    seconds = {name: statistics.median(taken) for name, taken in times.items()}
+    row["peak_tflops"] = round(peak / 1e12, 1)
+    row["examples_a_second"] = {name: round(count / s, 1) for name, s in seconds.items()}
+    row["share_of_peak"] = {name: round(counted.get_total_flops() / s / peak, 4) for name, s in seconds.items()}
+    row["against_batched"] = {
+        n: spread([a / b for a, b in zip(times[n], times["batched"], strict=True)]) for n in times
+    }
+    return row
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table, a line a way."""
+    head = ["model", "patch", "examples", "way", "examples/s", "share of peak", "time / batched", "kernels", "waits"]
+    lines = ["| " + " | ".join(head) + " |", "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
+    for row in rows:
+        for name, rate in row["examples_a_second"].items():
+            told = row["launches"][name]
+            cells = [row["backbone"], row["patch"], row["examples"], name, rate, f"{row['share_of_peak'][name]:.1%}"]
+            cells += [row["against_batched"][name], told.get("kernels", ""), told.get("waits", "")]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.detection", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=90)
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    started, rows, longest = time.monotonic(), [], 0.0
+    for case in SMALL if options.small else CASES:
+        begun = time.monotonic()
+        if options.seconds - (begun - started) < longest:
+            print(f"no time for patch {case[3]}", flush=True)
+            break
+        rows.append(measure(*case, torch.device(options.device)))
+        with (options.out / "detection.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        (options.out / "detection.md").write_text(markdown(rows), encoding="utf-8")
+        print(markdown(rows[-1:]), flush=True)
+        longest = time.monotonic() - begun
+
+
+if __name__ == "__main__":
+    main()
