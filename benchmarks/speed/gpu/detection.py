@@ -79,7 +79,7 @@ def measure(
     times = take_turns({**calls, "matmul": lambda: matrix @ matrix}, turns, device)
     peak = 2 * square**3 / statistics.median(times.pop("matmul"))
     seconds = {name: statistics.median(taken) for name, taken in times.items()}
-    row["peak_tflops"] = round(peak / 1e12, 1)
+    row["peak_tflops"] = round(peak / 1e12, 4)
     row["examples_a_second"] = {name: round(count / s, 1) for name, s in seconds.items()}
     row["share_of_peak"] = {name: round(counted.get_total_flops() / s / peak, 4) for name, s in seconds.items()}
     row["against_batched"] = {

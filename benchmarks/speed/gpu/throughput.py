@@ -128,7 +128,7 @@ def timed(calls: dict[str, Callable[[], object]], pictures: int, device: torch.d
     spread = {n: [round(pictures / max(t), 1), round(pictures / min(t), 1)] for n, t in times.items() if n != "matmul"}
     return {
         "pictures_a_second": {n: round(pictures / m, 1) for n, m in middle.items() if n != "matmul"}, "spread": spread,
-        "peak_tflops": round(2 * side**3 / middle["matmul"] / 1e12, 1),
+        "peak_tflops": round(2 * side**3 / middle["matmul"] / 1e12, 4),
     }  # fmt: skip
 
 
