@@ -27,6 +27,7 @@ from benchmarks.speed.per_example import furthest, spread, ways
 from benchmarks.speed.throughput import PEAK_SIDE, take_turns
 from tasks import build_task
 
+ALONE = 4  # examples of a pass an example: each costs the same
 # backbone, text tower, pixels a side, patch, examples, turns
 CASES = (
     ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 30, 32, 5),
@@ -64,27 +65,31 @@ def measure(
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if device.type == "cuda" else "no")
     torch.manual_seed(0)
     model = task.model(build_backbone(backbone, pretrained=False)).to(device).train()
-    grid = (side // patch, side // patch)
-    calls: dict[str, Callable[[], Any]] = dict(ways(task, model, task.augment(model, batch, random), grid, accelerator))
-    gap = furthest(calls["one pass"](), calls["a pass an example"]())
+    grid, shown = (side // patch, side // patch), task.augment(model, batch, random)
+    few = shown[:ALONE]
+    alone = ways(task, model, few, grid, accelerator)
+    gap = furthest(alone["one pass"](), alone["a pass an example"]())
+    calls: dict[str, Callable[[], Any]] = dict(ways(task, model, shown, grid, accelerator))
+    calls["a pass an example"] = alone["a pass an example"]
+    counts = dict.fromkeys(calls, count) | {"a pass an example": len(few)}
     with FlopCounterMode(display=False) as counted:
         calls["batched"]()
+    arithmetic = counted.get_total_flops() / count
     row = {
         "backbone": backbone, "text": text, "side": side, "patch": patch, "examples": count,
-        "tflop_an_example": round(counted.get_total_flops() / count / 1e12, 4), "gap": gap,
+        "tflop_an_example": round(arithmetic / 1e12, 4), "gap": gap,
         "launches": {name: launches(call, device) for name, call in calls.items()},
     }  # fmt: skip
     square = PEAK_SIDE[device.type]
     matrix = torch.randn(square, square, device=device, dtype=torch.bfloat16)
     times = take_turns({**calls, "matmul": lambda: matrix @ matrix}, turns, device)
     peak = 2 * square**3 / statistics.median(times.pop("matmul"))
-    seconds = {name: statistics.median(taken) for name, taken in times.items()}
+    each = {name: [t / counts[name] for t in taken] for name, taken in times.items()}
+    rates = {name: 1 / statistics.median(taken) for name, taken in each.items()}
     row["peak_tflops"] = round(peak / 1e12, 4)
-    row["examples_a_second"] = {name: round(count / s, 1) for name, s in seconds.items()}
-    row["share_of_peak"] = {name: round(counted.get_total_flops() / s / peak, 4) for name, s in seconds.items()}
-    row["against_batched"] = {
-        n: spread([a / b for a, b in zip(times[n], times["batched"], strict=True)]) for n in times
-    }
+    row["examples_a_second"] = {name: round(rate, 1) for name, rate in rates.items()}
+    row["share_of_peak"] = {name: round(arithmetic * rate / peak, 4) for name, rate in rates.items()}
+    row["against_batched"] = {n: spread([a / b for a, b in zip(each[n], each["batched"], strict=True)]) for n in each}
     return row
 
 
