@@ -7,6 +7,7 @@ own data, the effective view and the options of evaluation. Cost, latency and ca
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,12 +117,12 @@ class Identities:
         self._data: dict[str, str] = {}
         self._weights: dict[str, str] = {}
 
-    def of(self, cell: Cell, task: Task) -> Identity:
-        """Reads data and weights, unless another cell had the same.
+    def of(self, cell: Cell, task: Task, asked: str = "") -> Identity:
+        """Reads data and weights, unless another cell had the same. `asked`: the cell's key, where it is known.
 
         Raises: what a task raises for data that is missing or wrong, a backbone for weights that cannot be had.
         """
-        asked, weights = cell_key(cell, task), self.weights(cell)
+        asked, weights = asked or cell_key(cell, task), self.weights(cell)
         train_data = {split: self.fingerprint(cell, task, split) for split in _training_splits(task)}
         start = task.start(cell.backbone)
         content = start.content() if start else ""
@@ -129,11 +130,13 @@ class Identities:
         train = key_of({"cell": asked, "weights": weights, "data": train_data, "precision": self.precision, **more})
         views = {view: view_key(task, view) for view in cell.views}
         data, rows = {}, {}
+        fingerprint = functools.cache(lambda part: self.fingerprint(cell, task, part))
         for split in cell.splits:
+            own = task.parts(split)
             for view, key in views.items():
                 # the `norm` resize is calibrated on training pictures
-                parts = (*task.parts(split), *(("train",) if view.resize == "norm" else ()))
-                data[split, view] = {part: self.fingerprint(cell, task, part) for part in parts}
+                parts = (*own, "train") if view.resize == "norm" else own
+                data[split, view] = {part: fingerprint(part) for part in parts}
                 found = {"train": train, "split": split, "data": data[split, view], "view": key}
                 rows[split, view] = key_of(found | self._part)
         return Identity(asked, train, weights, train_data, data, rows, views)

@@ -151,8 +151,9 @@ def plan(
         notes = [*told[asked], *([why] if (why := alone_only(task)) else [])]
         missing, done, wanted = obstacles.of(cell, task), [], obstacles.download(cell)
         # of weights that are not here no hash is known, so no row can be told to be of them
-        if not missing and not wanted and any(entry.ok for entry in store.entries(cell_key(cell, task))):
-            done = list(rows_of(identities.of(cell, task), store, skip_broken).values())
+        key = cell_key(cell, task)
+        if not missing and not wanted and any(entry.ok for entry in store.entries(key)):
+            done = list(rows_of(identities.of(cell, task, key), store, skip_broken).values())
         whole = len(done) == len(cell.splits) * len(cell.views)
         state = "blocked" if missing else "done" if whole else "to do"
         entry = Planned(cell, state, missing, done, notes, downloads=[str(wanted)] if wanted else [])

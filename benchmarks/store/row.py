@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import numbers
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,16 +109,16 @@ class Row(Mapping[str, Any]):
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, usual, kinds, told in _KINDS:
-            value = getattr(self, name)
-            if type(value) in usual:
-                continue
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise ValueError(f"{name} must be {told}, not {_short(value)}")
+        types = tuple(map(type, _VALUES(self)))
+        if types not in _FITTING:  # rows of a store are alike: of a hundred thousand, a handful are looked at closely
+            self._check_kinds()
+            _FITTING.add(types)
         self._check_within()
         if self.status not in ("ok", "failed"):
             raise ValueError(f"status must be ok or failed, not {_short(self.status)}")
         for name, value in self.metrics.items():
+            if type(value) is float and -LARGEST <= value <= LARGEST:
+                continue
             if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
                 raise ValueError(f"metrics.{name} must be a number or null, not {_short(value)}")
             if value is not None:
@@ -128,6 +129,14 @@ class Row(Mapping[str, Any]):
             empty = [name for name in ("row_key", "split", "eval_grid", "metrics") if not getattr(self, name)]
             if empty:
                 raise ValueError(f"a successful row needs {' and '.join(empty)}")
+
+    def _check_kinds(self) -> None:
+        for name, usual, kinds, told in _KINDS:
+            value = getattr(self, name)
+            if type(value) in usual:
+                continue
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise ValueError(f"{name} must be {told}, not {_short(value)}")
 
     def _check_within(self) -> None:
         for name, key, usual, kinds, told in _INSIDE:
@@ -155,9 +164,10 @@ class Row(Mapping[str, Any]):
         """
         if missing := [name for name in ("task", "backbone") if name not in line]:
             raise ValueError(f"{' and '.join(missing)} missing")
+        if line.keys() <= _NAMES:
+            return cls(**line)
         own = {k: v for k, v in line.items() if k in _NAMES}
-        more = {k: v for k, v in line.items() if k not in _NAMES} if len(own) < len(line) else {}
-        return cls(**own, more=more)
+        return cls(**own, more={k: v for k, v in line.items() if k not in _NAMES})
 
     def changed(self, **values: Any) -> Row:
         """The row with other values.  Example: `row.changed(seconds=3.5)`"""
@@ -205,6 +215,8 @@ def _checks(name: str, annotation: str) -> tuple[str, frozenset[type], tuple[typ
 
 
 _KINDS = tuple(_checks(f.name, str(f.type)) for f in dataclasses.fields(Row))
+_VALUES = operator.attrgetter(*(f.name for f in dataclasses.fields(Row)))
+_FITTING: set[tuple[type, ...]] = set()  # types of all fields that fit: a check asks for nothing else
 _WITHIN: dict[str, dict[str, str]] = {  # what reports and plans compute with, inside the mappings
     "measure": {"name": "str", "unit": "str | None", "scale": "float", "higher_is_better": "bool", "digits": "int",
                 "chance": "float | None", "margin": "float | None"},

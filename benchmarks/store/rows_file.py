@@ -72,8 +72,8 @@ class RowsFile:
                 raise cannot_write(self.path, error) from error
 
     def read(self) -> Iterator[Row]:
-        """All whole rows, oldest first; a line that is no row is reported and passed over."""
-        for _, _, row in self._scan(0, 0):
+        """All whole rows, oldest first; a line that is no row, or has no end, is reported and passed over."""
+        for _, _, row in self._scan(0, 0, whole_file=True):
             if row is not None:
                 yield row
 
@@ -129,10 +129,10 @@ class RowsFile:
         if entry.ok:
             self._done[entry.row_key] = entry
 
-    def _scan(self, start: int, lines: int) -> Iterator[tuple[int, int, Row | None]]:
+    def _scan(self, start: int, lines: int, whole_file: bool = False) -> Iterator[tuple[int, int, Row | None]]:
         """Offset, length and row (None: not a row) of every whole line from a place on.
 
-        A last line without its end was never recorded.
+        A last line without its end was never recorded; an index waits for it, who reads the whole file is told.
         """
         if not self.path.exists():
             return
@@ -145,6 +145,8 @@ class RowsFile:
                     lines += 1
                     yield start, len(line) + 1, self._parsed(line, lines)
                     start += len(line) + 1
+        if rest and whole_file:
+            self._report(f"{self.path}:{lines + 1}: has no end, passed over: cut off, or still being written")
 
     def _parsed(self, line: bytes, number: int) -> Row | None:
         try:

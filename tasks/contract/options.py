@@ -103,7 +103,8 @@ class Options:
         """The options that matter to `stage`, in declared order: what keys are made of. Those that were added later are
         there where they are set.
         """
-        own = [f for f in dataclasses.fields(self) if f.metadata["stage"] == stage]
+        cls: type = type(self)
+        own = _fields_of(cls, stage)
         found = {f.name: getattr(self, f.name) for f in own}
         return {f.name: found[f.name] for f in own if not f.metadata["later"] or found[f.name] != f.default}
 
@@ -134,6 +135,11 @@ def field_types(cls: type) -> dict[str, Any]:
     Example: `field_types(Recipe)["steps"]` is int
     """
     return _field_types(cls)
+
+
+@functools.cache
+def _fields_of(cls: type, stage: str) -> tuple[dataclasses.Field[Any], ...]:
+    return tuple(f for f in dataclasses.fields(cls) if f.metadata["stage"] == stage)
 
 
 @functools.cache

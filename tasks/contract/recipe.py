@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ SCHEDULES = ("cosine", "poly", "constant")
 MATRICES = ("float32", "bf16")
 CHOICES = (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("matrices", MATRICES))
 LATER = {"later": True}  # of a field that rows were made without: at its default it is in no key
+
+
+@functools.cache
+def _later(cls: type) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.metadata.get("later")}
 
 
 class RecipeError(TaskError):
@@ -59,7 +65,8 @@ class Recipe:
 
         Example: `"matrices" in Recipe().decisive()` is False
         """
-        later = {f.name: f.default for f in dataclasses.fields(self) if f.metadata.get("later")}
+        own: type = type(self)
+        later = _later(own)
         return {n: v for n, v in dataclasses.asdict(self).items() if n not in later or v != later[n]}
 
     def replaced(self, changes: Mapping[str, Any]) -> Self:

@@ -95,8 +95,10 @@ def test_the_measured_tables_are_made_again_from_their_rows() -> None:
     ({"row_format": "1"}, "row_format '1' is not known"),
 ])  # fmt: skip
 def test_what_is_no_row_is_named(tmp_path, change, why) -> None:
-    with pytest.raises(ValueError, match=why):
-        read_row({**GOOD, "row_format": ROW_FORMAT, **change})
+    read_row({**GOOD, "row_format": ROW_FORMAT})  # what fitted once is not looked at closely again
+    for _ in range(2):
+        with pytest.raises(ValueError, match=why):
+            read_row({**GOOD, "row_format": ROW_FORMAT, **change})
     store = Store(tmp_path)
     store.append([GOOD])
     with open(store.path, "a") as file:
