@@ -23,15 +23,17 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import build_backbone
+from benchmarks.engine.training.per_example.clipping import MOST_EXAMPLES
 from benchmarks.speed.per_example import furthest, spread, ways
 from benchmarks.speed.throughput import PEAK_SIDE, take_turns
 from tasks import build_task
 
 ALONE = 4  # examples of a pass an example: each costs the same
-# backbone, text tower, pixels a side, patch, examples, turns
+# backbone, text tower, pixels a side, patch, examples, turns. As many examples as a pass of training takes: with few,
+# the time is that of the host's launches
 CASES = (
-    ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 30, 32, 5),
-    ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 16, 16, 3),
+    ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 30, MOST_EXAMPLES, 5),
+    ("flexivit_b_scratch", "ViT-B-16-quickgelu", 720, 16, MOST_EXAMPLES, 3),
 )
 SMALL = (("flexivit_nano", "tiny", 120, 15, 2, 2),)
 
