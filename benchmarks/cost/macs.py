@@ -11,11 +11,13 @@ from backbones import backbone_spec, build_backbone
 from backbones.cost import macs, shape_macs
 from backbones.grids import Grid, parse_schedule
 from benchmarks.cost.rates import Rate, assumed_speed, device_key, nearest
+from tasks.contract import TrainingWork
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
+USUAL = TrainingWork(FORWARD_AND_BACKWARD)
 
 
 @functools.lru_cache(maxsize=64)
@@ -56,20 +58,23 @@ def estimate(
     own: float | None,
     rates: list[Rate],
     passes: Sequence[Grid] = (),
+    work: TrainingWork = USUAL,
 ) -> dict[str, Any]:
     """`{"macs", "hours", "rate"}` of a cell; None where unknown. `rate` says where the speed is from.
 
     `rows`: `own`, the MACs a second that rows of this folder have; else `measured`: the nearest model and grid that
-    `bench --rates` saw on the device, training and evaluation each by their own; else `assumed`. Heads, text towers,
-    teachers and decoding are left out. passes: the grids of an image's passes under all views, as `Task.passes` has
-    them; by default one a view.
+    `bench --rates` saw on the device, training and evaluation each by their own; else `assumed`. Heads, teachers,
+    decoding and the texts of detection are left out. passes: the grids of an image's passes under all views, as
+    `Task.passes` has them; by default one a view. work: of training, as `Task.training_work` has it.
     """
     grids = parse_schedule(cell.train).shares() if cell.train and steps else {}
     views = list(passes) or [v.grid for v in cell.views]
     needed = {g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *views}}
     if any(v is None for v in needed.values()):
         return {"macs": None, "hours": None, "rate": None}
-    trained = {g: FORWARD_AND_BACKWARD * needed[g] * steps * batch * share for g, share in grids.items()}
+    seen = {g: steps * batch * share for g, share in grids.items()}
+    texts = FORWARD_AND_BACKWARD * work.text
+    trained = {g: n * (work.passes * needed[g] + texts) + work.kept * needed[g] for g, n in seen.items()}
     evaluated = [(g, needed[g] * (images or 0)) for g in views]
     total = sum(trained.values()) + sum(count for _, count in evaluated)
     seconds, source = total / assumed_speed(device, rates), "assumed"

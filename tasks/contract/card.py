@@ -146,3 +146,21 @@ class TaskCard:
     def metric(self) -> Metric:
         """The one that is reported first: tables, verdicts and choices on minival go by it."""
         return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """What a plan counts of training: of each picture that a step sees, and once.
+
+    Args:
+        passes: forward passes of the image tower: 3 with its backward pass, 1 where it is locked, 0 where it is not
+            looked through again.
+        kept: training pictures that go through a locked tower once for each grid.
+        text: multiply-adds of a picture's texts in a forward pass of a tower that is trained.
+
+    Example: `TrainingWork(passes=0, kept=4000)`
+    """
+
+    passes: int = 3
+    kept: int = 0
+    text: int = 0

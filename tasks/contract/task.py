@@ -22,7 +22,7 @@ import numpy as np
 
 from backbones.contract import bound
 from tasks.contract.batch import Batch
-from tasks.contract.card import TaskCard
+from tasks.contract.card import TaskCard, TrainingWork
 from tasks.contract.errors import TaskError
 from tasks.contract.options import Hidden, Options
 from tasks.contract.recipe import Recipe
@@ -266,6 +266,10 @@ class Task:
         `target(i, generator)`, so that no picture is decoded either. None: every step sees images.
         """
         return None
+
+    def training_work(self) -> TrainingWork:
+        """What a plan counts of training, beside `passes` of evaluation."""
+        return TrainingWork(passes=1 if self.recipe.lr_groups.get("backbone") == 0 else 3)
 
     def passes(self, view: View) -> tuple[Grid, ...]:
         """The grids at which a picture goes through the backbone under a view: its cost is their sum.

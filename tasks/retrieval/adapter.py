@@ -19,6 +19,7 @@ from tasks.contract import (
     Task,
     TaskCard,
     TaskError,
+    TrainingWork,
     View,
     option,
     without_gradients,
@@ -28,7 +29,7 @@ from tasks.data.sets.captioned import captioned_set
 from tasks.data.splits import Captioned
 from tasks.protocols import protocol
 from tasks.retrieval.captions import CaptionDataset
-from tasks.text.sizes import BERT, usual_preset
+from tasks.text.sizes import BERT, text_macs, usual_preset
 from tasks.text.weights import lacking_weights
 
 if TYPE_CHECKING:
@@ -160,9 +161,22 @@ class Retrieval(Task):
         head, bias = self.settings["image_head"], self.settings["bias"]
         return LiT(backbone, o.text, o.embed_dim, o.loss, o.locked, o.text_pretrained, head, bias)
 
+    def training_work(self) -> TrainingWork:
+        text = text_macs(self.options.text)
+        if not self.options.locked:
+            return dataclasses.replace(super().training_work(), text=text)
+        if self._augmented:
+            return TrainingWork(passes=1, text=text)
+        return TrainingWork(passes=0, kept=self.card.splits.get("train") or 0, text=text)
+
+    @property
+    def _augmented(self) -> bool:
+        """Pictures differ from epoch to epoch."""
+        return bool(self.settings["flip"] or self.settings["randaug"])
+
     def locked_encoder(self, model: nn.Module) -> Callable[[Tensor, Grid], Tensor] | None:
-        if not model.locked or self.settings["flip"] or self.settings["randaug"]:
-            return None  # pictures differ from epoch to epoch
+        if not model.locked or self._augmented:
+            return None
         return lambda images, grid: model.backbone(images, grid).pooled
 
     def loss(self, model: nn.Module, batch: Batch, grid: Grid) -> dict[str, Any]:

@@ -14,6 +14,7 @@ SMALL: dict[str, dict[str, int]] = {
     "small": {"width": 384, "heads": 6, "layers": 12, "embed_dim": 384},
     "small-512": {"width": 384, "heads": 6, "layers": 12, "embed_dim": 512},  # of retrieval's preset `ours`
 }
+TOKENS = {"tiny": 16, "nano": 32, "small": 64}  # of a caption at most, in locked-image tuning
 BERT = "bert-base"  # of retrieval alone: queries of detection are causal and short
 FULL_SIZE = ("coco", "flickr30k")  # sets that have the recipe `ours` unless another is named; others have `nano`
 
@@ -21,6 +22,20 @@ FULL_SIZE = ("coco", "flickr30k")  # sets that have the recipe `ours` unless ano
 def usual_preset(data: str) -> str:
     """Retrieval's recipe for a set where none is named.  Example: `usual_preset("coco") == "ours"`"""
     return "ours" if data in FULL_SIZE else "nano"
+
+
+def text_macs(name: str) -> int:
+    """Multiply-adds of a tower of `SMALL` for one caption of the greatest length; 0 for others, whose size is not known
+    without loading their libraries.
+
+    Of each layer, with T tokens of width D: 12 T D^2 for its matrices, 2 T^2 D for attention.
+
+    Example: `text_macs("nano")` is 26_214_400
+    """
+    if name not in TOKENS:
+        return 0
+    tokens, width, layers = TOKENS[name], SMALL[name]["width"], SMALL[name]["layers"]
+    return layers * (12 * tokens * width**2 + 2 * tokens**2 * width)
 
 
 def trained_tower(options: Mapping[str, Any]) -> tuple[str, int]:

@@ -4,14 +4,20 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from front_door import call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import backbone_spec
 from benchmarks.cost import rates
 from benchmarks.cost.macs import estimate
 from benchmarks.cost.rates import SPEED, Rate, assumed_speed, device_key, keep_rates, nearest, read_rates
 from benchmarks.engine.suite import Cell
-from tasks.contract import View
+from tasks import build_task
+from tasks.contract import TrainingWork, View
+from tasks.retrieval.lit import text_config, text_tower
+from tasks.text.sizes import SMALL, TOKENS, text_macs
 
 NANO = backbone_spec("flexivit_nano").shape
 ONE = Rate("box", "flexivit_nano", 128, 6, 8, 8, "float32", 4e9, 2e9, "today")
@@ -67,6 +73,46 @@ def test_hours_are_sums_over_grids_by_their_own_speeds() -> None:
     untimed = dataclasses.replace(ONE, training=None)  # serves what trains nothing
     assert estimate(cell(None), **asked, device="box", own=None, rates=[untimed])["rate"] == "measured"
     assert estimate(cell(), **asked, device="box", own=None, rates=[untimed])["rate"] == "assumed"
+
+
+def test_a_locked_tower_is_counted_as_it_is_trained() -> None:
+    """Looked through at each step, or once for each picture and grid; a text tower learns at each step."""
+    asked = {"steps": 10, "batch": 6, "images": 0, "side": 120, "device": "cpu", "own": None, "rates": []}
+
+    def counted(**work: int) -> int:
+        return estimate(cell(), **asked, work=TrainingWork(**work))["macs"]
+
+    whole = estimate(cell(), **asked)["macs"]  # 60 pictures, half of them at each of two grids
+    assert counted(passes=1) * 3 == counted() == whole
+    assert counted(passes=0, kept=30) * 3 == whole and counted(passes=0, text=7) == 3 * 60 * 7
+
+
+def test_plans_know_which_towers_are_locked(tmp_path) -> None:
+    def work(task: str, options: dict, **recipe: object) -> TrainingWork:
+        found = build_task(task, tmp_path, options)
+        found.recipe = found.recipe.replaced(recipe)
+        return found.training_work()
+
+    assert work("classification", {"data": "scenes"}) == TrainingWork(passes=3)
+    assert work("classification", {"data": "scenes"}, lr_groups={"backbone": 0.0}) == TrainingWork(passes=1)
+    lit = {"data": "scenes", "preset": "nano"}
+    kept = build_task("retrieval", tmp_path, lit).card.splits["train"]
+    assert kept and work("retrieval", lit) == TrainingWork(0, kept, text_macs("nano"))
+    assert work("retrieval", {"data": "scenes", "preset": "siglip_lit_coco"}) == TrainingWork(1, 0, 0)
+    assert work("retrieval", {**lit, "locked": False}) == TrainingWork(3, 0, text_macs("nano"))
+    assert text_macs("ViT-B-16") == 0
+
+
+@pytest.mark.parametrize("name", ["tiny", "nano", "small"])
+def test_multiply_adds_of_a_text_tower_are_those_that_torch_counts(name) -> None:
+    config = text_config(name)
+    tower, width = text_tower(name, SMALL[name]["embed_dim"])
+    tokens = torch.full((1, config["context_length"]), 7)
+    # in training mode, and with attention by products, nothing is fused out of the counter's sight
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as seen:
+        tower.train()(tokens)
+    assert TOKENS[name] == config["context_length"] and SMALL[name]["width"] == config["width"]
+    assert text_macs(name) == pytest.approx(seen.get_total_flops() / 2, rel=0.02)
 
 
 def test_devices_have_names(monkeypatch) -> None:
