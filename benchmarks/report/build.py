@@ -19,7 +19,7 @@ from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.page import build_page, commands, environments
 from benchmarks.report.plots import plot, save_plot
 from benchmarks.report.statistics.best import within_budget
-from benchmarks.report.tables import CAPTION, as_csv, as_markdown, latex, markdown, plain, table_of
+from benchmarks.report.tables import as_csv, as_markdown, caption, latex, markdown, plain, table_of
 from benchmarks.store import Row, Store, key_of, write_atomically
 
 LONGEST = 200  # bytes of a file's name; file systems take 255
@@ -104,8 +104,8 @@ def write_measured(report: Report, folder: Path) -> Path:
         table = table_of(answer)
         lines = [f"- {plain(line)}" for line in answer.lines()]
         parts += [f"## {plain(table.title)}\n", *lines, "", as_markdown(table), ""]
-        if any("±" in cell for line in table.lines for cell in line):
-            parts.append(f"{CAPTION}.\n")
+        if legend := caption(" ".join(cell for line in table.lines for cell in line)):
+            parts.append(f"{legend}.\n")
         parts += [f"![{plain(answer.group[-1])} against {a}]({name})\n" for a, name in _plots(answer, folder).items()]
     if reading.is_file():  # what people have to say of the numbers is written by hand
         parts += ["## Reading it\n", reading.read_text(encoding="utf-8").strip(), ""]

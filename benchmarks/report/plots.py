@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.points import Point, is_flexible
 from benchmarks.report.statistics.front import FAINT, SOLID
@@ -48,9 +50,12 @@ def plot(answer: Answer, against: str) -> Any:
                 continue
             label = name if train == "-" else f"{name}, trained at {train}"
             colour, mark = colours[name], MARKS[number % 4]
+            values = np.array([scale * c.quality for _, c in line])
+            above = np.array([scale * (half_width(answer, c) or 0.0) for _, c in line])
+            # no fraction is less than none
+            below = np.minimum(above, values.clip(0)) if answer.rules.fraction else above
             axes.errorbar(
-                [x for x, _ in line], [scale * c.quality for _, c in line],
-                [scale * (half_width(answer, c) or 0.0) for _, c in line], label=label, color=colour,
+                [x for x, _ in line], values, [below, above], label=label, color=colour,
                 linestyle=STYLES[number % 4], marker=mark, markersize=0, linewidth=2.2 if name in flexible else 1.4,
                 elinewidth=0.8, capsize=2,
             )  # fmt: skip

@@ -16,6 +16,7 @@ from benchmarks.report.statistics.variance import ALPHA, quantile
 from benchmarks.store import Row
 
 CAPTION = "± is half a 95 % interval over samples and training runs, where several were made"
+NOTHING = "(≤ x) is its upper end where nothing was found"
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,14 @@ def table_of(answer: Answer) -> Table:
 
 
 def cell(answer: Answer, point: Point) -> str:
-    """`55.0`, `55.0 ± 1.2`; over seeds alone where nothing is kept of samples."""
+    """`55.0`, `55.0 ± 1.2`, `0.0 (≤ 1.2)` of a fraction; over seeds alone where nothing is kept of samples."""
     digits = answer.words.digits
     text = f"{answer.words.scale * point.quality:.{digits}f}"
     half = half_width(answer, point)
-    return text if half is None else f"{text} ± {answer.words.scale * half:.{digits}f}"
+    if half is None:
+        return text
+    spread = f"{answer.words.scale * half:.{digits}f}"
+    return f"{text} (≤ {spread})" if answer.rules.fraction and not point.quality else f"{text} ± {spread}"
 
 
 def half_width(answer: Answer, point: Point) -> float | None:
@@ -72,11 +76,16 @@ def markdown(answers: Sequence[Answer], failed: Mapping[str, str] | None = None)
     Example: `print(markdown(answers(entries([Store("results/runs/mini")]))))`
     """
     parts = [f"### {plain(table.title)}\n\n{as_markdown(table)}" for table in map(table_of, answers)]
-    if any("±" in part for part in parts):
-        parts.append(CAPTION + ".")
+    if legend := caption("".join(parts)):
+        parts.append(f"{legend}.")
     if failed:
         parts.append("\n".join(["### failed", "", *(f"- {plain(k)}: {plain(v)}" for k, v in failed.items())]))
     return "\n\n".join(parts) + "\n"
+
+
+def caption(text: str) -> str:
+    """What the signs in the cells of some tables mean; empty where there are none."""
+    return "; ".join([CAPTION] * ("±" in text or "(≤" in text) + [NOTHING] * ("(≤" in text))
 
 
 def as_markdown(table: Table) -> str:

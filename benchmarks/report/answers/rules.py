@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from benchmarks.report.answers.points import Point
@@ -33,7 +34,9 @@ def rules_of(row: Row, margin: float | None = None) -> Rules:
 def wording_of(row: Row, points: Sequence[Point]) -> Wording:
     """Names for the sentences of a table with a row like this."""
     metric = Metric.of(row)
-    named = Wording(metric.unit, metric.scale or 1.0, chance=metric.chance, digits=metric.digits or 0)
+    scale = metric.scale or 1.0
+    digits = digits_of([scale * p.quality for p in points], metric.digits or 0)
+    named = Wording(metric.unit, scale, chance=metric.chance, digits=digits)
     measured = next((p.measured[0] for p in points if p.measured), None)
     if measured is None:
         return dataclasses.replace(named, samples=row.images or 0)
@@ -41,3 +44,14 @@ def wording_of(row: Row, points: Sequence[Point]) -> Wording:
     return dataclasses.replace(
         named, samples=measured.samples, units=measured.units, clusters=clusters, drawn=measured.drawn
     )
+
+
+def digits_of(values: Sequence[float], usual: int) -> int:
+    """Decimals that show two digits of the largest value where all of a table are small; two more than usual at most.
+
+    Example: `digits_of([0.012, 0.029], 1)` is 3; `digits_of([0.012, 54.3], 1)` is 1
+    """
+    largest = max(map(abs, values), default=0.0)
+    if not 0 < largest < 1:
+        return usual
+    return min(max(usual, 1 - math.floor(math.log10(largest))), usual + 2)

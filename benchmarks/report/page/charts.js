@@ -23,8 +23,9 @@ function pointsOf(data, table, against, shown, chosen) {
   // what a chart draws: choices of backbones that are switched on, those of the usual view where there is one
   const usual = table.points.some(p => !p.view) ? table.points.map((p, i) => [p, i]).filter(([p]) => !p.view)
     : table.points.map((p, i) => [p, i]);
+  const least = table.unit === "%" ? 0 : -Infinity;
   return usual.filter(([p]) => shown.has(p.backbone) && places[against].of(p) != null).map(([p, i]) => ({
-    x: places[against].of(p), value: p.value, low: p.half == null ? p.value : p.value - p.half,
+    x: places[against].of(p), value: p.value, low: p.half == null ? p.value : Math.max(p.value - p.half, least),
     high: p.half == null ? p.value : p.value + p.half, backbone: p.backbone, train: p.train,
     line: p.backbone + (p.train === "-" ? "" : ", trained at " + p.train),
     fill: p.filled ? "full" : "open", chosen: i === chosen,

@@ -16,7 +16,7 @@ from benchmarks.report.page.curves import as_script, library, payload
 from benchmarks.report.page.pictures import strips
 from benchmarks.report.page.provenance import Provenance, commands, costs, missing
 from benchmarks.report.published import beside
-from benchmarks.report.tables import CAPTION, table_of
+from benchmarks.report.tables import caption, table_of
 from benchmarks.store import Store
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def build_page(
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated",
         headline=headline(answers), overall=overall(answers), columns=columns, matrix=lines,
         places={part.title: i for i, part in enumerate(answers)}, parts=[_part(one) for one in answers],
-        caption=CAPTION, notes=[*notes, *(f for store in stores for f in store.faults)],
+        notes=[*notes, *(f for store in stores for f in store.faults)],
         settings=list(latencies), costs=costs(good, latencies), pictures=pictures, left_out=left_out,
         missing=missing(rows, answers), commands=commands(good), environments=told.environments,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), library=Markup(library()),
@@ -76,5 +76,6 @@ def _part(one: Answer) -> dict[str, Any]:
     return {
         "title": table.title, "answer": said[:LINES], "more": said[LINES:], "details": details[:COMPARISONS],
         "left_out": len(details[COMPARISONS:]), "columns": table.columns,
-        "lines": lines, "published": beside(one.points), "spread": any("±" in c for *_, own in lines for c, _ in own),
+        "lines": lines, "published": beside(one.points),
+        "caption": caption(" ".join(cell for *_, own in lines for cell, _ in own)),
     }  # fmt: skip

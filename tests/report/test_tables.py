@@ -1,0 +1,40 @@
+"""Cells of tables: how many decimals, and what stands where nothing was found."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_report import row
+
+from benchmarks.report.answers.answer import answers
+from benchmarks.report.answers.questions import entries
+from benchmarks.report.answers.rules import digits_of
+from benchmarks.report.page import build_page
+from benchmarks.report.tables import CAPTION, NOTHING, caption, markdown, table_of
+from benchmarks.store import Store
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=5), st.integers(0, 3))
+def test_decimals_show_two_digits_of_the_largest_value(values, usual) -> None:
+    digits, largest = digits_of(values, usual), max(values, default=0.0)
+    assert usual <= digits <= usual + 2
+    if largest >= 1 or not largest:
+        assert digits == usual
+    elif digits < usual + 2:
+        assert float(f"{largest:.{digits}f}") == pytest.approx(largest, rel=0.06)
+
+
+def test_small_values_are_not_all_nought(tmp_path) -> None:
+    store, n = Store(tmp_path / "run"), np.arange(2000)
+    store.append([row(store, "flexivit_nano", 8, 8, n < 1), row(store, "flexivit_nano", 8, 4, n < 0)])
+    (answer,) = answers(entries([store]))
+    (line,) = table_of(answer).lines
+    found, nothing = dict(zip(table_of(answer).columns, line[2:], strict=True)).values(), line[2]
+    assert list(found)[1].startswith("0.05") and " ± " in list(found)[1]
+    assert nothing.startswith("0.000 (≤ 0.") and nothing.endswith(")") and "0.000)" not in nothing
+    text = markdown([answer])
+    assert f"{CAPTION}; {NOTHING}." in text and f"{CAPTION}; {NOTHING}." in build_page([store], [answer])
+
+
+def test_a_caption_explains_the_signs_that_are_there() -> None:
+    assert caption("55.0") == "" and caption("55.0 ± 1.2") == CAPTION and caption("0.0 (≤ 1.2)").endswith(NOTHING)
