@@ -1,6 +1,6 @@
 """A picture shrunk to 8 x 8 pixels, as a backbone: what features that learnt something must be better than.
 
-    run_all.py run mini/classification --only protocol=knn --data-root DATA
+run_all.py run mini/classification --only protocol=knn --data-root DATA
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ CASES = (
     ("l", 15, 128, 32), ("s", 30, 128, 64), ("s", 8, 1024, 512), ("l", 8, 256, 64), ("l", 30, 32, 8),
 )  # fmt: skip
 WHOLE = ("b", 15)  # of this case every contender is compiled; of others the fastest of both sides
-SMALL = (("nano", 8, 8, 4), ("nano", 15, 4, 2))
-TURNS = 9
+SMALL = (("nano", 5, 2, 1), ("nano", 8, 2, 1))
+TURNS, FEW = 9, 2  # of a trial without a GPU
 TIMING = 10.0  # seconds of a case once it is prepared
 TOLERANCE = 0.05  # relative, of bfloat16 against float32
 
@@ -119,11 +119,13 @@ def step(model: nn.Module, call: Callable[[Tensor], Tensor], images: Tensor) -> 
     return run
 
 
-def timed(calls: dict[str, Callable[[], object]], pictures: int, device: torch.device) -> dict[str, Any]:
+def timed(
+    calls: dict[str, Callable[[], object]], pictures: int, device: torch.device, turns: int = TURNS
+) -> dict[str, Any]:
     """Pictures a second of each call in interleaved turns, and TFLOP/s of a matrix product in the same turns."""
     side = PEAK_SIDE[device.type]
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    times = take_turns({**calls, "matmul": lambda: matrix @ matrix}, TURNS, device)
+    times = take_turns({**calls, "matmul": lambda: matrix @ matrix}, turns, device)
     middle = {name: statistics.median(t) for name, t in times.items()}
     spread = {n: [round(pictures / max(t), 1), round(pictures / min(t), 1)] for n, t in times.items() if n != "matmul"}
     return {
@@ -142,7 +144,7 @@ def queue(path: Path, alone: bool) -> Iterator[None]:
 
 @torch.no_grad()
 def case(
-    size: str, grid: int, forward: int, training: int, device: torch.device, out: Path
+    size: str, grid: int, forward: int, training: int, device: torch.device, out: Path, turns: int = TURNS
 ) -> Iterator[dict[str, Any]]:
     """Rows of one model at one grid: all is prepared beside other cases, then timed alone.
 
@@ -171,7 +173,7 @@ def case(
     spent = round(time.monotonic() - began, 1)
     with queue(lock, alone=True):
         for row, calls, images in prepared:
-            row |= timed(calls, row["pictures"], device) | {"preparation_seconds": spent}
+            row |= timed(calls, row["pictures"], device, turns) | {"preparation_seconds": spent}
             scale = 2 * row.pop("factor") * row["macs"] / (row["peak_tflops"] * 1e12)
             row["share_of_peak"] = {n: round(s * scale, 4) for n, s in row["pictures_a_second"].items()}
             if row["what"] == "forward":
@@ -233,14 +235,18 @@ def run_case(number: int, options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # for timm's convolutions
-    for row in case(*(SMALL if options.small else CASES)[number], device, options.out):
+    chosen, turns = (SMALL[number], FEW) if options.small else (CASES[number], TURNS)
+    for row in case(*chosen, device, options.out, turns):
         with (options.out / "throughput.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(markdown([row]), row.get("patches_ms", ""), flush=True)
 
 
-def run_side_by_side(numbers: range, options: argparse.Namespace, left: Callable[[], float]) -> None:
-    """Cases as processes; those that are not prepared in time are ended, so that the others are still timed."""
+def run_side_by_side(numbers: range, options: argparse.Namespace, left: Callable[[], float]) -> int:
+    """Cases as processes; those that are not prepared in time are ended, so that the others are still timed.
+
+    Returns how many were not measured.
+    """
     cases = SMALL if options.small else CASES
     running: dict[int, subprocess.Popen[bytes]] = {}
     for number in numbers:
@@ -259,9 +265,11 @@ def run_side_by_side(numbers: range, options: argparse.Namespace, left: Callable
     finally:
         for process in running.values():
             process.kill()
+    return sum(process.wait() != 0 for process in running.values())
 
 
-def main() -> None:
+def main() -> int:
+    """Exit status 1 where a case was not measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.throughput", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
@@ -273,7 +281,7 @@ def main() -> None:
     started = time.monotonic()
     if options.case is not None:
         run_case(options.case, options)
-        return
+        return 0
 
     def left() -> float:
         return options.seconds - (time.monotonic() - started)
@@ -281,16 +289,19 @@ def main() -> None:
     cases, rows = SMALL if options.small else CASES, options.out / "throughput.jsonl"
     for old in (rows, *options.out.glob("*.prepared")):
         old.unlink(missing_ok=True)
+    lost = 0
     for first in range(0, len(cases), options.at_once):
         if left() < TIMING:
+            lost += len(cases) - first
             print(f"no time for {len(cases) - first} more cases", flush=True)
             break
-        run_side_by_side(range(first, min(first + options.at_once, len(cases))), options, left)
+        lost += run_side_by_side(range(first, min(first + options.at_once, len(cases))), options, left)
         if rows.exists():
             found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
             found.sort(key=lambda row: (row["model"], row["grid"], row["what"]))
             (options.out / "throughput.md").write_text(markdown(found), encoding="utf-8")
+    return int(lost > 0)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

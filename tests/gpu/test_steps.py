@@ -1,0 +1,59 @@
+"""The steps for a machine with a GPU, tried on a CPU: small models, and nothing compiled."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed.gpu.throughput import queue
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_who_wants_the_gpu_alone_waits_for_all_who_share_it(tmp_path) -> None:
+    seen, shared, asked = [], threading.Event(), threading.Event()
+
+    def share() -> None:
+        with queue(tmp_path / "lock", alone=False):
+            shared.set()
+            asked.wait(20)
+            seen.append("shared")
+
+    def take() -> None:
+        asked.set()
+        with queue(tmp_path / "lock", alone=True):
+            seen.append("alone")
+
+    first, second = threading.Thread(target=share), threading.Thread(target=take)
+    first.start()
+    assert shared.wait(20)
+    with queue(tmp_path / "lock", alone=False):  # another may share it meanwhile
+        pass
+    second.start()
+    first.join(20)
+    second.join(20)
+    assert seen == ["shared", "alone"]
+
+
+@pytest.mark.slow
+def test_throughput_and_detection_are_measured_and_written(tmp_path) -> None:
+    command = [sys.executable, "-m", "benchmarks.speed.gpu", "--device=cpu", "--small", f"--out={tmp_path}"]
+    command += ["--steps=throughput,detection", "--seconds=500", "--limit=throughput=300", "--limit=detection=150"]
+    told = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "TORCHDYNAMO_DISABLE": "1"}, capture_output=True, text=True, timeout=550
+    )
+    assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-2000:]
+    work = tmp_path / "work"
+    rows = [json.loads(line) for line in (work / "throughput.jsonl").read_text().splitlines()]
+    assert sorted((r["grid"], r["what"]) for r in rows) == [(g, w) for g in (5, 8) for w in ("forward", "training")]
+    for row in rows:
+        assert len(row["pictures_a_second"]) == 4 and all(rate > 0 for rate in row["share_of_peak"].values())
+        low, high = row["spread"]["ours, bf16" if row["what"] == "forward" else "ours"]
+        assert 0 < low <= high
+    (found,) = [json.loads(line) for line in (work / "detection.jsonl").read_text().splitlines()]
+    assert found["gap"] < 1e-4 and set(found["examples_a_second"]) == {"batched", "one pass", "a pass an example"}
+    assert (work / "throughput.md").read_text().count("\n") == 2 + 16 and (tmp_path / "gpu.tar.gz").stat().st_size
