@@ -11,11 +11,10 @@ import numpy as np
 
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.points import Point, is_flexible
+from benchmarks.report.page.curves import colours
 from benchmarks.report.statistics.front import FAINT, SOLID
 from benchmarks.report.tables import half_width
 
-# Okabe and Ito: told apart by colour-blind readers; the flexible models take the strongest
-FLEXIBLE, FIXED = ("#0072B2", "#56B4E9"), ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D")
 INK, FAINT_INK = "#1b1b1b", "#d5d5d5"
@@ -39,17 +38,16 @@ def plot(answer: Answer, against: str) -> Any:
     axes = figure.subplots()
     names = list(dict.fromkeys(c.backbone for c in choices))
     trains = list(dict.fromkeys(c.train for c in choices))
-    flexible = [n for n in names if is_flexible(next(c.row for c in choices if c.backbone == n))]
-    fixed = [n for n in names if n not in flexible]
-    colours = {n: FLEXIBLE[i % 2] for i, n in enumerate(flexible)} | {n: FIXED[i % 4] for i, n in enumerate(fixed)}
-    for name in (*flexible, *fixed):
+    kinds = {n: is_flexible(next(c.row for c in choices if c.backbone == n)) for n in names}
+    flexible, drawn = [n for n in names if kinds[n]], colours(kinds)
+    for name in (*flexible, *(n for n in names if n not in flexible)):
         for number, train in enumerate(trains):
             own = [(_place(c, against), c) for c in choices if (c.backbone, c.train) == (name, train)]
             line = sorted(((x, c) for x, c in own if x is not None), key=lambda pair: pair[0])
             if not line:
                 continue
             label = name if train == "-" else f"{name}, trained at {train}"
-            colour, mark = colours[name], MARKS[number % 4]
+            colour, mark = drawn[name], MARKS[number % 4]
             values = np.array([scale * c.quality for _, c in line])
             above = np.array([scale * (half_width(answer, c) or 0.0) for _, c in line])
             # no fraction is less than none

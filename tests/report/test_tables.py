@@ -10,6 +10,7 @@ from benchmarks.report.answers.answer import answers
 from benchmarks.report.answers.questions import entries
 from benchmarks.report.answers.rules import digits_of
 from benchmarks.report.page import build_page
+from benchmarks.report.plots import plot
 from benchmarks.report.tables import CAPTION, NOTHING, caption, markdown, table_of
 from benchmarks.store import Store
 
@@ -38,3 +39,14 @@ def test_small_values_are_not_all_nought(tmp_path) -> None:
 
 def test_a_caption_explains_the_signs_that_are_there() -> None:
     assert caption("55.0") == "" and caption("55.0 ± 1.2") == CAPTION and caption("0.0 (≤ 1.2)").endswith(NOTHING)
+
+
+@pytest.mark.parametrize("kind", ["flexivit_nano", "vit_nano_g8"])
+def test_no_two_backbones_of_a_plot_have_one_colour(tmp_path, kind) -> None:
+    store, n = Store(tmp_path / "run"), np.arange(50)
+    names = [f"{kind}{'_' * i}" for i in range(6)]
+    flexible = kind.startswith("flexi")
+    store.append([row(store, name, 8, g, n < 20, flexible=flexible) for name in names for g in (4, 8)])
+    (answer,) = answers(entries([store]))
+    axes = plot(answer, "grid").axes[0]
+    assert len({container[0].get_color() for container in axes.containers}) == len(names)

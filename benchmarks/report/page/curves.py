@@ -48,7 +48,8 @@ def payload(answers: Sequence[Answer], told: Provenance, latencies: Latencies) -
 
 
 def colours(kinds: Mapping[str, bool | None]) -> dict[str, str]:
-    """A colour for each backbone, flexible ones first; beyond six of a kind they are spread over the circle of hues.
+    """A colour for each backbone, flexible ones first; more than two of them, or four fixed ones, are spread over the
+    circle of hues.
 
     Example: `colours({"flexivit_nano": True})` is `{"flexivit_nano": "#0072B2"}`
     """
