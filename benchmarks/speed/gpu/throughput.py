@@ -137,7 +137,7 @@ def timed(
 @contextlib.contextmanager
 def queue(path: Path, alone: bool) -> Iterator[None]:
     """Hold the GPU together with others, or alone: who asks for it alone waits until nobody else holds it."""
-    with path.open("a") as file:
+    with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
 
