@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORWARD_AND_BACKWARD = 3  # a backward pass is two forward passes
-USUAL = TrainingWork(FORWARD_AND_BACKWARD)
+USUAL = TrainingWork()
 
 
 @functools.lru_cache(maxsize=64)

@@ -161,10 +161,11 @@ def plan(
             images = sum(min(task.card.splits.get(s) or 0, limit or sys.maxsize) for s in cell.splits)
             recipe = task.recipe
             steps = sum({**dataclasses.asdict(recipe), **c}["steps"] for c in recipe.candidates or ({},))
-            passes, work = [g for v in cell.views for g in task.passes(v)], task.training_work()
-            how = (device, speed, known_rates, passes, work)
+            side, passes = task.card.image_size, [g for v in cell.views for g in task.passes(v)]
             try:
-                cost = estimate(cell, steps, recipe.batch, images, task.card.image_size, *how)
+                cost = estimate(
+                    cell, steps, recipe.batch, images, side, device, speed, known_rates, passes, task.training_work()
+                )
             except ValueError as error:  # of a backbone that there is not, nobody knows what it costs
                 entry.missing = missing or [f"backbone {cell.backbone}: {as_one_line(error)}"]
                 entry.state = "blocked"

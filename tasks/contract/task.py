@@ -269,7 +269,7 @@ class Task:
 
     def training_work(self) -> TrainingWork:
         """What a plan counts of training, beside `passes` of evaluation."""
-        return TrainingWork(passes=1 if self.recipe.lr_groups.get("backbone") == 0 else 3)
+        return TrainingWork(passes=1) if self.recipe.lr_groups.get("backbone") == 0 else TrainingWork()
 
     def passes(self, view: View) -> tuple[Grid, ...]:
         """The grids at which a picture goes through the backbone under a view: its cost is their sum.

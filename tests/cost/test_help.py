@@ -9,7 +9,10 @@ import pytest
 import benchmarks.speed
 
 FOUND = [m.name for m in pkgutil.walk_packages(benchmarks.speed.__path__, "benchmarks.speed.") if not m.ispkg]
-LIBRARIES = {f"benchmarks.speed.{name}" for name in ("contenders", "throughput", "gpu.trainings", "revision.trees")}
+LIBRARIES = {
+    f"benchmarks.speed.{name}"
+    for name in ("contenders", "throughput", "gpu.options", "gpu.trainings", "revision.trees")
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(FOUND) - LIBRARIES))

@@ -6,14 +6,12 @@ in one pass over many examples, and a pass an example. Arithmetic is that of the
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import build_backbone
 from benchmarks.engine.training.per_example.clipping import MOST_EXAMPLES
+from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.per_example import furthest, spread, ways
 from benchmarks.speed.throughput import PEAK_SIDE, take_turns
 from tasks import build_task
@@ -109,12 +108,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.detection", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=90)
-    parser.add_argument("--small", action="store_true")
-    options = parser.parse_args()
+    options = step_parser("detection", __doc__, 90).parse_args()
     started, rows, longest = time.monotonic(), [], 0.0
     for case in SMALL if options.small else CASES:
         begun = time.monotonic()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 from benchmarks.engine.running.options import RunOptions
+from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.gpu.trainings import Clock, chosen_settings, search, train
 
 READING = 5.0  # seconds of a step's limit that are left for its end
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.nano", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = step_parser("nano", __doc__, 840, small=False)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=900)
     parser.add_argument("--search", type=float, default=120)
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="settings")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from backbones import build_backbone
 from backbones.flexible import FlexiBackbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
+from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.throughput import take_turns
 
 PICTURES = 2048
@@ -38,12 +37,7 @@ def pass_over(encoder: FlexiBackbone, pictures: Tensor, grids: list[int], device
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.sweep", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--small", action="store_true")
-    options = parser.parse_args()
+    options = step_parser("sweep", __doc__, 60).parse_args()
     device, started = torch.device(options.device), time.monotonic()
     names = ("nano",) if options.small else ("s", "b")
     grids = list(NANO_GRIDS if options.small else PAPER_GRIDS)

@@ -28,17 +28,20 @@ from backbones.grids import Grid
 from backbones.patches import by_convolution, by_product
 from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
 from benchmarks.speed.contenders import fixed_vit
+from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.throughput import PEAK_SIDE, take_turns
 
 # size, grid, pictures of a forward pass and of a step; in the order in which they matter
 CASES = (
     ("b", 15, 256, 128), ("b", 30, 64, 32), ("b", 8, 512, 256), ("b", 5, 512, 256), ("s", 15, 512, 256),
     ("l", 15, 128, 32), ("s", 30, 128, 64), ("s", 8, 1024, 512), ("l", 8, 256, 64), ("l", 30, 32, 8),
+    ("s", 5, 1024, 512), ("l", 5, 512, 128),
 )  # fmt: skip
 WHOLE = ("b", 15)  # of this case every contender is compiled; of others the fastest of both sides
 SMALL = (("nano", 5, 2, 1), ("nano", 8, 2, 1))
 TURNS, FEW = 9, 2  # of a trial without a GPU
 TIMING = 10.0  # seconds of a case once it is prepared
+FACTORS = {"forward": 1, "training": FORWARD_AND_BACKWARD}  # forward passes of a call
 TOLERANCE = 0.05  # relative, of bfloat16 against float32
 
 
@@ -156,10 +159,10 @@ def case(
         encoder._view = {}  # as in a sweep: what was resized is kept; copies have it too
         nn.init.normal_(encoder.trunk.cls_token, std=0.02)
         pair, whole = (grid, grid), (size, grid) == WHOLE
-        for what, count, factor in (("forward", forward, 1), ("training", training, FORWARD_AND_BACKWARD)):
+        for what, count in (("forward", forward), ("training", training)):
             images = torch.randn(count, 3, *encoder.image_size, device=device)
             row: dict[str, Any] = {"model": size, "grid": grid, "what": what, "pictures": count}
-            row |= {"macs": macs(encoder, pair), "factor": factor}
+            row["macs"] = macs(encoder, pair)
             make: Callable[..., dict[str, Callable[[], Any]]] = forwards if what == "forward" else trainings
             calls = make(encoder, pair, images, whole)
             if what == "forward":
@@ -174,7 +177,7 @@ def case(
     with queue(lock, alone=True):
         for row, calls, images in prepared:
             row |= timed(calls, row["pictures"], device, turns) | {"preparation_seconds": spent}
-            scale = 2 * row.pop("factor") * row["macs"] / (row["peak_tflops"] * 1e12)
+            scale = 2 * FACTORS[row["what"]] * row["macs"] / (row["peak_tflops"] * 1e12)
             row["share_of_peak"] = {n: round(s * scale, 4) for n, s in row["pictures_a_second"].items()}
             if row["what"] == "forward":
                 row["patches_ms"] = patches(encoder, pair, images)
@@ -270,11 +273,7 @@ def run_side_by_side(numbers: range, options: argparse.Namespace, left: Callable
 
 def main() -> int:
     """Exit status 1 where a case was not measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.gpu.throughput", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=240)
-    parser.add_argument("--small", action="store_true")
+    parser = step_parser("throughput", __doc__, 300)
     parser.add_argument("--at-once", type=int, default=8, help="cases that are prepared side by side")
     parser.add_argument("--case", type=int, help="this one alone, by its place in the list")
     options = parser.parse_args()
