@@ -1,5 +1,6 @@
 """The steps for a machine with a GPU, tried on a CPU: small models, and nothing compiled."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.speed.gpu.throughput import queue
 
@@ -37,6 +39,20 @@ def test_who_wants_the_gpu_alone_waits_for_all_who_share_it(tmp_path) -> None:
     first.join(20)
     second.join(20)
     assert seen == ["shared", "alone"]
+
+
+@pytest.mark.parametrize("step", ["__main__", "throughput", "detection", "sweep", "nano"])
+def test_where_there_is_no_gpu_a_step_says_so_in_a_line(step, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, told in (
+        ("cuda", "this torch sees no GPU; --device cpu"),
+        ("gpu", "no device 'gpu'; there are: cuda, cpu"),
+    ):
+        monkeypatch.setattr(sys, "argv", [step, "--out", str(tmp_path), "--device", device])
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"benchmarks.speed.gpu.{step}").main()
+        assert ended.value.code == 2 and told in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

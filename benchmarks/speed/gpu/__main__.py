@@ -21,6 +21,8 @@ import tarfile
 import time
 from pathlib import Path
 
+from benchmarks.speed.gpu.options import device
+
 STEPS = {"tests": 120.0, "throughput": 300.0, "detection": 90.0, "sweep": 60.0, "nano": 840.0}  # seconds at most
 NEEDED = {
     "tests": ("torch", "timm", "pytest", "accelerate"),
@@ -108,7 +110,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=0, help="of the trainings in `nano`; 0: as time allows")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="KEY=VALUE of the suites of `nano`")
     parser.add_argument("--small", action="store_true", help="nano models in place of S, B, L: a trial without a GPU")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--device", type=device, default="cuda", help="cuda or cpu")
     parser.add_argument("--work", type=Path, help="folder that lasts over several calls; default: OUT/work")
     options = parser.parse_args()
     limits = dict(STEPS) | {name: float(value) for name, _, value in (text.partition("=") for text in options.limit)}
