@@ -57,6 +57,8 @@ def report(
     if to is not None:
         write_measured(found, to)
     where = write_report(found, out or report_folder(stores))
+    for own in found.budgets:
+        print("\n".join([f"At equal cost of training, {own.title}:", *(f"- {line}" for line in own.lines()), ""]))
     for answer in found.answers:
         print("\n".join([f"{answer.title}:", *(f"- {line}" for line in answer.lines()), ""]))
     print(f"{found.markdown()}\nwritten to {where}: page.html, tables.md, tables.tex, rows.csv, verdicts.json, plots")

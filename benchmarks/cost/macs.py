@@ -48,6 +48,21 @@ def _counted(name: str, options: str, grid: Grid, side: int) -> int | None:
         return None
 
 
+def of_training(
+    shares: Mapping[Grid, float], needed: Mapping[Grid, int], seen: float, work: TrainingWork = USUAL
+) -> dict[Grid, float]:
+    """Multiply-adds of a training that looks at `seen` pictures, by grid; heads and teachers are left out.
+
+    Args:
+        shares: the part of the steps at each grid, as `GridSchedule.shares` has them.
+        needed: multiply-adds of one forward pass of the backbone at each of them.
+
+    Example: `of_training({(8, 8): 1.0}, {(8, 8): 90_000_000}, seen=600 * 64)`
+    """
+    texts = FORWARD_AND_BACKWARD * work.text
+    return {g: seen * s * (work.passes * needed[g] + texts) + work.kept * needed[g] for g, s in shares.items()}
+
+
 def estimate(
     cell: Any,
     steps: int,
@@ -72,9 +87,7 @@ def estimate(
     needed = {g: macs_of(cell.backbone, cell.backbone_options, g, side) for g in {*grids, *views}}
     if any(v is None for v in needed.values()):
         return {"macs": None, "hours": None, "rate": None}
-    seen = {g: steps * batch * share for g, share in grids.items()}
-    texts = FORWARD_AND_BACKWARD * work.text
-    trained = {g: n * (work.passes * needed[g] + texts) + work.kept * needed[g] for g, n in seen.items()}
+    trained = of_training(grids, {g: int(needed[g] or 0) for g in grids}, steps * batch, work)
     evaluated = [(g, needed[g] * (images or 0)) for g in views]
     total = sum(trained.values()) + sum(count for _, count in evaluated)
     seconds, source = total / assumed_speed(device, rates), "assumed"

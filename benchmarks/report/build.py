@@ -20,6 +20,8 @@ from benchmarks.report.page import build_page, commands, environments
 from benchmarks.report.plots import plot, save_plot
 from benchmarks.report.statistics.best import within_budget
 from benchmarks.report.tables import as_csv, as_markdown, caption, latex, markdown, plain, table_of
+from benchmarks.report.training.equal_cost import Budgets, budgets_of
+from benchmarks.report.training.plot import plot_of_training
 from benchmarks.store import Row, Store, key_of, write_atomically
 
 LONGEST = 200  # bytes of a file's name; file systems take 255
@@ -31,6 +33,7 @@ class Report:
 
     Args:
         answers: of every table.
+        budgets: trainings of one backbone that cost the same, against each other.
         notes: where the folders do not agree.
         latencies: by setting and row key.
     """
@@ -38,6 +41,7 @@ class Report:
     stores: tuple[Store, ...]
     rows: tuple[Row, ...]
     answers: tuple[Answer, ...]
+    budgets: tuple[Budgets, ...]
     notes: tuple[str, ...]
     latencies: Latencies
 
@@ -62,7 +66,8 @@ def read_report(stores: Sequence[Store], margin: float | None = None) -> Report:
         raise ValueError(f"no successful row in {names}; run a suite with --out {stores[0].folder} first")
     rows = [row for store in stores for row in store.rows()]
     notes = (*smoke_notes(rows), *disagreements(stores))
-    return Report(tuple(stores), tuple(shown(rows)), tuple(answers(found, margin)), notes, read_latencies(stores))
+    told = tuple(answers(found, margin))
+    return Report(tuple(stores), tuple(shown(rows)), told, tuple(budgets_of(told)), notes, read_latencies(stores))
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -71,14 +76,16 @@ def write_report(report: Report, folder: Path) -> Path:
     Example: `write_report(read_report([store]), store.folder / "report")`
     """
     texts = {
-        "page.html": build_page(report.stores, report.answers, report.notes, report.latencies),
+        "page.html": build_page(report.stores, report.answers, report.notes, report.latencies, report.budgets),
         "tables.md": report.markdown(),
         "tables.tex": latex(report.answers), "rows.csv": as_csv(report.rows),
-        "verdicts.json": json.dumps([as_json(a) for a in report.answers], indent=1) + "\n",
+        "verdicts.json": _verdicts(report),
     }  # fmt: skip
     _write(folder, texts)
     for answer in report.answers:
         _plots(answer, folder, vector=True)
+    for own in report.budgets:
+        _training_plot(own, folder, vector=True)
     return folder
 
 
@@ -100,6 +107,9 @@ def write_measured(report: Report, folder: Path) -> Path:
     suites = " + ".join(dict.fromkeys(str(r.suite) for r in good))
     first = (*report.notes, *overall(report.answers))
     parts = [f"# {plain(suites)}\n", *(f"- {plain(line)}" for line in first), ""]
+    for own in report.budgets:
+        parts += [f"## At equal cost of training: {plain(own.title)}\n", *(f"- {plain(line)}" for line in own.lines())]
+        parts += ["", f"![{plain(own.group[-1])} against the cost of training]({_training_plot(own, folder)})\n"]
     for answer in report.answers:
         table = table_of(answer)
         lines = [f"- {plain(line)}" for line in answer.lines()]
@@ -122,7 +132,7 @@ def write_measured(report: Report, folder: Path) -> Path:
     )
     texts = {
         "README.md": "\n".join(parts) + "\n", "rows.csv": as_csv(report.rows),
-        "verdicts.json": json.dumps([as_json(a) for a in report.answers], indent=1) + "\n",
+        "verdicts.json": _verdicts(report),
     }  # fmt: skip
     _write(folder, texts)
     return folder
@@ -174,6 +184,21 @@ def _plots(answer: Answer, folder: Path, vector: bool = False) -> dict[str, str]
             names[against] = f"{_file(answer.group)}_{against}.png"
             save_plot(plot(answer, against), folder / names[against], vector)
     return names
+
+
+def _training_plot(own: Budgets, folder: Path, vector: bool = False) -> str:
+    name = f"{_file((*own.group, own.backbone, own.view))}_training.png"
+    save_plot(plot_of_training(own), folder / name, vector)
+    return name
+
+
+def _verdicts(report: Report) -> str:
+    """Of each table; comparisons at equal cost stand with the table of the training that takes another's place."""
+    pairs = [pair for own in report.budgets for pair in own.pairs]
+    tables = [
+        as_json(a) | {"equal_cost": [p.as_json() for p in pairs if p.one.group == a.group]} for a in report.answers
+    ]
+    return json.dumps(tables, indent=1) + "\n"
 
 
 def _file(group: Group) -> str:

@@ -223,7 +223,7 @@ _WITHIN: dict[str, dict[str, str]] = {  # what reports and plans compute with, i
     "cost": {"macs": "float | None", "macs_per_second": "float | None", "images_per_second": "float | None",
              "grids": "Sequence | None"},
     "training": {"losses": "Sequence | None", "loss_every": "float | None", "steps": "float | None",
-                 "seconds": "float | None", "won": "int | None", "notes": "Sequence | None"},
+                 "seconds": "float | None", "macs": "float | None", "won": "int | None", "notes": "Sequence | None"},
     "env": {"command": "str | None", "revision": "str | None", "versions": "Mapping | None"},
 }  # fmt: skip
 _INSIDE = tuple((name, *_checks(key, kind)) for name, inner in _WITHIN.items() for key, kind in inner.items())

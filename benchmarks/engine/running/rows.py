@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 
 from backbones.cost import macs
 from backbones.grids import Grid, parse_schedule, patch_size
+from benchmarks.cost.macs import of_training
 from benchmarks.engine.identity import Identity, cell_key, samples_key
-from benchmarks.engine.suite import Cell
+from benchmarks.engine.suite import Cell, changed
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.engine.training.trainer import Trained
 from benchmarks.store import Row, environment
@@ -91,6 +93,8 @@ def rows_of_sweep(
     hashes = {view: samples_key(samples) for view, _, samples in result.rows}
     same_as = {view: [v for v in group if v != view] for group in alike(result) for view in group}
     skipped = result.skipped | ({"train": s} if (s := trained.notes.get("skipped")) else {})
+    spent = macs_of_training(encoder, task, asked["train_grid"], trained.notes)
+    training = trained.notes | ({"macs": spent} if spent else {})
     for view, metrics, samples in result.rows:
         key = identity.rows[split, view]
         passes, seconds = task.passes(view), result.seconds[view]
@@ -106,7 +110,7 @@ def rows_of_sweep(
             patch=side(patch_size(task.card.image_size, view.grid)),
             eval_options=task.at(View(view.grid, options=options)).options.stage("eval"),
             metrics={name: value if math.isfinite(value) else None for name, value in metrics.items()},
-            images=result.images, training=trained.notes, precision=made.precision, device=made.device, cost=cost,
+            images=result.images, training=training, precision=made.precision, device=made.device, cost=cost,
             eval_weights="bf16" if result.bfloat16 else None,
             notes=[*trained.notes.get("notes", []), *result.notes], env=environment(), skipped=skipped,
             samples=made.keep(key, samples) if made.keep and samples is not None else None,
@@ -124,6 +128,21 @@ def macs_or_none(encoder: Any, grid: Grid, side: int) -> int | None:
         return macs(encoder, grid, side)
     except Exception:  # a plug-in's forward pass over zeros; its cost stays unknown and its rows stand
         return None
+
+
+def macs_of_training(encoder: Any, task: Task, train: int | str | None, notes: Mapping[str, Any]) -> int | None:
+    """Multiply-adds of the training that made a model, by the shares of its schedule; None where nothing was trained or
+    the cost of a grid is not known. Of candidates it is that of the one that won."""
+    steps = notes.get("steps")
+    if not steps or train is None:
+        return None
+    task = copy.copy(task)  # with the recipe that won; the caller's keeps the cell's
+    task.recipe = changed(task.recipe, notes["candidates"][notes["won"]]["candidate"] if "won" in notes else {})
+    shares = parse_schedule(str(train)).shares()
+    needed = {g: n for g in shares if (n := macs_or_none(encoder, g, task.card.image_size)) is not None}
+    if len(needed) < len(shares):
+        return None
+    return round(sum(of_training(shares, needed, steps * task.recipe.batch, task.training_work()).values()))
 
 
 def alike(result: SweepResult) -> list[list[View]]:

@@ -103,7 +103,7 @@ def headline(answers: Sequence[Answer]) -> str:
         return _in_short(name, own)
     everywhere = [name for name, own in counts.items() if own.get("yes", 0) == sum(own.values())]
     if everywhere:
-        return f"Yes for {_listed(everywhere)}: each may replace every fixed model that it stands beside here."
+        return f"Yes for {listed(everywhere)}: each may replace every fixed model that it stands beside here."
     some = [name for name, own in counts.items() if own.get("yes", 0)]
     if some:
         return f"In part: {len(some)} of {len(counts)} flexible models may replace some fixed models, none all of them."
@@ -119,7 +119,7 @@ def _in_short(name: str, counts: dict[str, int]) -> str:
     files = counts.get("yes, hollow", 0)
     kinds = {word: counts.get(word, 0) + counts.get(f"{word}, hollow", 0) for word in ("no", "undecided", "empty")}
     kinds["yes of two files alone"] = files
-    others = _listed([f"{number} {word}" for word, number in kinds.items() if number])
+    others = listed([f"{number} {word}" for word, number in kinds.items() if number])
     if yes == total:
         return f"Yes: {name} may replace every fixed model that it stands beside here ({total} of {_answers(total)})."
     if yes:
@@ -134,7 +134,8 @@ def _answers(number: int) -> str:
     return f"{number} answer{'s' if number != 1 else ''}"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
     return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 

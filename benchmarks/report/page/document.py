@@ -13,10 +13,12 @@ from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.matrix import headline, matrix, overall
 from benchmarks.report.answers.questions import newest, shown
 from benchmarks.report.page.curves import as_script, library, payload
-from benchmarks.report.page.pictures import strips
+from benchmarks.report.page.pictures import drawn, strips
 from benchmarks.report.page.provenance import Provenance, commands, costs, missing
 from benchmarks.report.published import beside
 from benchmarks.report.tables import caption, table_of
+from benchmarks.report.training.equal_cost import Budgets, in_short
+from benchmarks.report.training.plot import plot_of_training
 from benchmarks.store import Store
 
 HERE = Path(__file__).parent
@@ -29,6 +31,7 @@ def build_page(
     answers: Sequence[Answer],
     notes: Sequence[str] = (),
     latencies: Latencies | None = None,
+    budgets: Sequence[Budgets] = (),
 ) -> str:
     """HTML of folders of results; everything is inside the file, and whatever comes from data is escaped.
 
@@ -36,6 +39,7 @@ def build_page(
         answers: of all their tables.
         notes: what the reader must know of the folders, such as where they do not agree.
         latencies: by setting and row key.
+        budgets: trainings that cost the same, as `budgets_of` finds them.
 
     Example: `Path("page.html").write_text(build_page([store], answers(entries([store]))))`
     """
@@ -51,9 +55,11 @@ def build_page(
     return page.get_template("page.html").render(
         name=" + ".join(dict.fromkeys(r.suite or "" for r in good)) or stores[0].folder.name, rows=len(good),
         dates=" to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "undated",
-        headline=headline(answers), overall=overall(answers), columns=columns, matrix=lines,
+        headline=("" if columns else in_short(budgets)) or headline(answers), overall=overall(answers),
+        columns=columns, matrix=lines,
         places={part.title: i for i, part in enumerate(answers)}, parts=[_part(one) for one in answers],
         notes=[*notes, *(f for store in stores for f in store.faults)],
+        budgets=[(own.title, own.lines(), drawn(plot_of_training(own))) for own in budgets],
         settings=list(latencies), costs=costs(good, latencies), pictures=pictures, left_out=left_out,
         missing=missing(rows, answers), commands=commands(good), environments=told.environments,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), library=Markup(library()),

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.store import Store
 from benchmarks.store.gallery import kept_pictures
@@ -40,6 +41,16 @@ def strips(stores: Sequence[Store]) -> tuple[dict[str, list[dict[str, str]]], in
         found.setdefault(cell, []).append({"data": data, "caption": caption})
         count, size = count + 1, size + len(data)
     return found, left_out
+
+
+def drawn(figure: Any) -> str:
+    """A matplotlib figure as the address of a picture inside the page.
+
+    Example: `drawn(plot(answer, "grid"))[:22]` is `data:image/png;base64,`
+    """
+    out = io.BytesIO()
+    figure.savefig(out, dpi=110, facecolor="white")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _jpeg(path: Path) -> str:
