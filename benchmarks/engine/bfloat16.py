@@ -1,9 +1,9 @@
-"""Evaluation in bfloat16: the weights of the blocks and the residual stream, where autocast keeps both in float32."""
+"""What autocast keeps in float32, in bfloat16: the residual stream, and in evaluation the weights of the blocks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.store.failures import one_line
+from tasks.contract import TaskError
 from tasks.contract.frozen import Frozen
 
 
@@ -26,8 +27,7 @@ def bfloat16_weights(model: nn.Module, wanted: bool = True) -> Iterator[list[str
 
     Example: `with torch.no_grad(), bfloat16_weights(model) as kept: assert not kept; model(images, (8, 8))`
     """
-    encoder = getattr(model, "backbone", None)
-    encoder = encoder.module if isinstance(encoder, Frozen) else encoder
+    encoder = _backbone(model)
     if not wanted:
         yield []
         return
@@ -44,11 +44,64 @@ def bfloat16_weights(model: nn.Module, wanted: bool = True) -> Iterator[list[str
 
 
 @contextlib.contextmanager
+def residual_stream(model: nn.Module, kind: str, precision: str) -> Iterator[None]:
+    """With `bf16`: tokens pass the blocks of the model's backbone in bfloat16 inside, and their sums with them.
+
+    Autocast multiplies in bfloat16 and adds to a stream in float32, as tokens come in float32. Weights, their
+    gradients, norms and all that follows the last of them are as autocast has them. With `float32` nothing changes.
+
+    Args: precision: of autocast, as accelerate names it.
+
+    Raises: TaskError without bfloat16 autocast, and for a backbone whose blocks leave the stream in float32.
+
+    Example: `with residual_stream(model, "bf16", "bf16"), accelerator.autocast(): model(images, (8, 8))`
+    """
+    encoder = _backbone(model)
+    if kind == "float32":
+        yield
+        return
+    if precision != "bf16":
+        raise TaskError("recipe: residual bf16 needs training in bfloat16: --precision bf16, or leave it float32")
+    if not isinstance(encoder, FlexiBackbone):
+        raise TaskError(f"recipe: residual bf16: {type(encoder).__name__} has no blocks; leave it float32")
+    plain = encoder.encode
+
+    def encode(x: Tensor, grid: Grid, taps: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
+        out, inner = plain(x.bfloat16(), grid, taps)
+        return out.to(x.dtype), [t.to(x.dtype) for t in inner]
+
+    with _encoding(encoder, encode):
+        if (left := _left_in(encoder)) != torch.bfloat16:
+            told = f"blocks of this backbone give {str(left).removeprefix('torch.')}, as those with LayerScale do"
+            raise TaskError(f"recipe: residual bf16: {told}; leave it float32")
+        yield
+
+
+def _left_in(encoder: FlexiBackbone) -> torch.dtype | None:
+    """The type in which the last block gives tokens, under bfloat16 autocast."""
+    seen: list[torch.dtype] = []
+    kernel = encoder.base_kernel
+    hook = encoder.trunk.blocks[-1].register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+    try:
+        with torch.no_grad(), torch.autocast(kernel.device.type, torch.bfloat16):
+            given = torch.zeros(1, kernel.shape[1], *encoder.image_size, device=kernel.device, dtype=kernel.dtype)
+            encoder(given, encoder.native_grid)
+    finally:
+        hook.remove()
+    return seen[0] if seen else None
+
+
+def _backbone(model: nn.Module) -> Any:
+    encoder = getattr(model, "backbone", None)
+    return encoder.module if isinstance(encoder, Frozen) else encoder
+
+
+@contextlib.contextmanager
 def _inside(encoder: FlexiBackbone) -> Iterator[None]:
     parts: list[Any] = [encoder.trunk.blocks, encoder.trunk.norm]
     tensors = [t for part in parts for t in (*part.parameters(), *part.buffers()) if t.dtype == torch.float32]
     before = [t.data for t in tensors]
-    plain, own = encoder.encode, encoder.__dict__.get("encode")
+    plain = encoder.encode
 
     def encode(x: Tensor, grid: Grid, taps: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
         with torch.autocast(x.device.type, enabled=False):
@@ -57,12 +110,22 @@ def _inside(encoder: FlexiBackbone) -> Iterator[None]:
 
     for tensor in tensors:
         tensor.data = tensor.data.bfloat16()
+    try:
+        with _encoding(encoder, encode):
+            yield
+    finally:
+        for tensor, data in zip(tensors, before, strict=True):
+            tensor.data = data
+
+
+@contextlib.contextmanager
+def _encoding(encoder: FlexiBackbone, encode: Callable[..., tuple[Tensor, list[Tensor]]]) -> Iterator[None]:
+    """Another `encode` inside."""
+    own = encoder.__dict__.get("encode")
     encoder.encode = encode  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for tensor, data in zip(tensors, before, strict=True):
-            tensor.data = data
         if own is None:
             del encoder.__dict__["encode"]
         else:

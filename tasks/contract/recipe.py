@@ -16,7 +16,7 @@ from tasks.contract.options import field_types, fitting
 OPTIMIZERS = ("sgd", "adamw", "adamw_bf16", "adam", "muon")
 SCHEDULES = ("cosine", "poly", "constant")
 MATRICES = ("float32", "bf16")
-CHOICES = (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("matrices", MATRICES))
+CHOICES = (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("matrices", MATRICES), ("residual", MATRICES))
 LATER = {"later": True}  # of a field that rows were made without: at its default it is in no key
 
 
@@ -59,6 +59,7 @@ class Recipe:
     candidates: tuple[Mapping[str, Any], ...] = ()  # recipe changes that compete on minival
     coupled: bool = False  # the loss looks across the batch: never split it
     matrices: str = field(default="float32", metadata=LATER)  # bf16: block matrices multiply in bfloat16 in training
+    residual: str = field(default="float32", metadata=LATER)  # bf16: tokens pass blocks so in training under autocast
 
     def decisive(self) -> dict[str, Any]:
         """What keys are made of: all values, those of later versions only where they are set.

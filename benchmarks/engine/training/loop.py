@@ -19,6 +19,7 @@ from benchmarks.engine.batches.forking import started
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
+from benchmarks.engine.bfloat16 import residual_stream
 from benchmarks.engine.finite import check_step
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.randomness import generator, seed_of, training_indices
@@ -220,6 +221,7 @@ def finetune(
         deferred() as interrupted,
         traced(schedule) if compile else contextlib.nullcontext(),
         block_matrices(model, recipe.matrices, recipe.clip_per_example),
+        residual_stream(model, recipe.residual, accelerator.mixed_precision),
     ):
         if held is not None:
             steps = held.steps(seed, first, recipe.steps, recipe.batch, rank, world)
