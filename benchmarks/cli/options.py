@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ DataRoot = Annotated[Path, typer.Option(envvar="FLEXIVIT_DATA", help="Folder of 
 Out = Annotated[Path | None, typer.Option(help="Folder of results; default results/runs/SUITE.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as recipe.steps=50 or seeds=[0,1].")]
 Only = Annotated[
-    list[str] | None, typer.Option(help="Cells with task=, backbone=, train=, seed=, data=, protocol=; wildcards, a|b.")
+    list[str] | None,
+    typer.Option(help="Cells with task=, backbone=, train=, seed=, data=, or what it sets: steps=; wildcards, a|b."),
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Smoke test: evaluate so many samples of a split; its rows stand apart.")
@@ -32,5 +34,5 @@ def folder_of(suite: str, out: Path | None) -> Path:
 
 
 def listed(only: list[str] | None) -> list[str]:
-    """`["task=a,seed=0", "train=8"]` to `["task=a", "seed=0", "train=8"]`."""
-    return [part for text in only or [] for part in text.split(",") if part]
+    """`["task=a,seed=0", "train=8"]` to `["task=a", "seed=0", "train=8"]`; `train=random:4,8` stays whole."""
+    return [part for text in only or [] for part in re.split(r",(?=\w+=)", text) if part]

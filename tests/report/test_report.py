@@ -135,7 +135,7 @@ def test_seeds_are_in_the_verdict_and_a_third_model_is_not(tmp_path) -> None:
     again = next(c for c in only_answer(store).comparisons if c.fixed == "vit_nano_g8").answer
     assert (again.p, again.margin, again.verdict) == (verdict.p, verdict.margin, verdict.verdict)
     cells = {c.text: c for line in matrix([only_answer(store)])[1] for c in line.cells}
-    assert not any(c.hollow for c in cells.values()) and len(cells) == 2
+    assert not any(c.hollow for c in cells.values()) and len(cells) == 1  # tuned at 8 alone, no specialist of 15
 
 
 def test_what_a_grid_loses_that_was_never_trained(tmp_path) -> None:
@@ -198,10 +198,6 @@ def test_retention_is_over_the_grids_that_have_a_specialist(tmp_path) -> None:
     kept = {k.train: k for k in answer.kept}
     assert kept["8"].specialists == {"8": "vit_nano_g8", "15": "vit_nano_g15"}
     assert kept["8"].retention.estimate.value == pytest.approx((240 + 280) / (260 + 300))
-    weaker = Store(tmp_path / "weaker")  # vit_nano_g15, trained at 8 alone, stands for 8 too
-    for name, k in {"flexivit_nano": 240, "vit_nano_g15": 90, "vit_nano_g8": 260}.items():
-        weaker.append([row(weaker, name, 8, 8, n < k, label=name)])
-    assert only_answer(weaker).kept[0].specialists == {"8": "vit_nano_g8"}
     assert kept["8"].retention.weights == (0.5, 0.5) and kept["8"].retention.worst[0] in ("8", "15")
     assert {(c.fixed, c.train, c.answering) for c in answer.answering()} == {
         ("vit_nano_g8", "8", "8"), ("vit_nano_g15", "15", "15"),

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from benchmarks.cli.options import listed
 from benchmarks.engine.plan import plan
 from benchmarks.engine.suite import SuiteError, list_suites, load_suite, recipe_of
 from benchmarks.engine.suite.reading import read_value
@@ -229,8 +230,19 @@ def test_mistakes_on_the_command_line(tmp_path) -> None:
     for more in ({"settings": ["steps"]}, {"only": ["colour=red"]}, {"only": ["backbone=none"]}):
         with pytest.raises(SuiteError):
             load(tmp_path, GOOD, **more)
+    with pytest.raises(SuiteError, match="by --only protcol=knn; no cell has a protcol; nearest: protocol"):
+        load(tmp_path, GOOD, only=["protcol=knn"])
     with pytest.raises(SuiteError, match="mini/classification"):
         load_suite("mini/clasification")
+
+
+def test_cells_are_chosen_by_what_a_suite_sets_of_them() -> None:
+    """Two lengths of one training differ in nothing but their recipe."""
+    chosen = load_suite("mini/acceleration", only=["steps=625|2679", "seed=0"]).cells
+    assert [(c.train, c.recipe["steps"]) for c in chosen] == [("15", 625), ("curriculum-cost:5,10,15", 2679)]
+    whole = listed(["train=curriculum-cost:5,10,15,seed=1,steps=2679"])
+    assert whole == ["train=curriculum-cost:5,10,15", "seed=1", "steps=2679"]
+    assert len(load_suite("mini/acceleration", only=whole).cells) == 1
 
 
 def test_what_trains_nothing_has_no_steps(tmp_path) -> None:

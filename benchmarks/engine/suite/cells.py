@@ -13,7 +13,7 @@ from backbones import backbone_spec, list_backbones
 from backbones.grids import METHODS, Grid, grid_from_patch, parse_schedule, patch_size
 from backbones.registry import check_options
 from backbones.zoo.files import is_file_name
-from benchmarks.engine.suite.changes import apply_setting, cell_filter, what_there_is
+from benchmarks.engine.suite.changes import apply_setting, cell_filter, settings_of, what_there_is
 from benchmarks.engine.suite.reading import Document, SuiteError, near, read_document
 from benchmarks.engine.suite.recipes import check_recipe, recipe_of
 from benchmarks.engine.suite.spec import (
@@ -120,8 +120,8 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
     Args:
         name: of a known suite, or a path.
         settings: `key=value` changes, dotted: `seeds=[0,1]`, `tasks.0.recipe.steps=50`, `recipe.steps=50` (all tasks).
-        only: `task=classification`, `backbone=flexivit_*`, `train=8`, `data=cars98`, `protocol=knn`, `seed=0`; values
-            may be wildcards and lists with `|`.
+        only: `task=classification`, `backbone=flexivit_*`, `train=8`, `data=cars98`, `protocol=knn`, `seed=0`, and
+            whatever the suite sets, such as `steps=600`; values may be wildcards and lists with `|`.
 
     Raises: SuiteError with file and line, or the setting, for a name that there is not and a value of another type.
     What is of the right type and cannot be (a negative rate, a warm-up as long as the training) is a cell with a
@@ -157,18 +157,14 @@ def _told_apart(cells: Sequence[Cell]) -> list[Cell]:
         alike.setdefault(cell.label, []).append(cell)
     differs: dict[str, set[str]] = {}
     for label, group in alike.items():
-        settings = [_settings(cell) for cell in group] if len(group) > 1 else []
+        settings = [settings_of(cell) for cell in group] if len(group) > 1 else []
         names = {name for own in settings for name in own}
         differs[label] = {name for name in names if len({own.get(name) for own in settings}) > 1}
     return [
-        replace(cell, apart=", ".join(f"{k}={v}" for k, v in _settings(cell).items() if k in own)) if own else cell
+        replace(cell, apart=", ".join(f"{k}={v}" for k, v in settings_of(cell).items() if k in own)) if own else cell
         for cell in cells
         for own in (differs[cell.label],)
     ]
-
-
-def _settings(cell: Cell) -> dict[str, str]:
-    return {k: str(v) for part in (cell.backbone_options, cell.options, cell.recipe) for k, v in part.items()}
 
 
 class _TaskCells:

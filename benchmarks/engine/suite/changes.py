@@ -79,13 +79,17 @@ def _index(place: list, key: str, setting: str) -> int:
 def cell_filter(text: str) -> Callable[[Any], bool]:
     """Whether a cell is meant by `NAME=VALUE`, values being wildcards and lists with `|`.
 
-    Raises: SuiteError for another form or name.
+    Args: text: NAME is one of `FIELDS`, or what a suite sets of a task's options, recipe or backbone.
+
+    Raises: SuiteError for another form.
 
     Example: `cell_filter("backbone=flexivit_*|vit_*")(cell)`
     """
     name, equals, wanted = text.partition("=")
-    if not equals or name not in FIELDS:
-        raise SuiteError(f"--only {text!r} is not NAME=VALUE with NAME one of: {', '.join(FIELDS)}")
+    if not equals or not name:
+        raise SuiteError(
+            f"--only {text!r} is not NAME=VALUE, such as backbone=flexivit_nano; names: {', '.join(FIELDS)}"
+        )
     patterns = wanted.split("|")
 
     def matches(cell: Any) -> bool:
@@ -94,14 +98,24 @@ def cell_filter(text: str) -> Callable[[Any], bool]:
     return matches
 
 
+def settings_of(cell: Any) -> dict[str, str]:
+    """What a suite sets of a cell: options of the backbone and of the task, recipe."""
+    return {k: str(v) for part in (cell.backbone_options, cell.options, cell.recipe) for k, v in part.items()}
+
+
 def _value(cell: Any, name: str) -> str:
-    return str(cell.options.get(name) if name in ("data", "protocol") else getattr(cell, name))
+    own = ("task", "backbone", "train", "seed")
+    return str(getattr(cell, name)) if name in own else settings_of(cell).get(name, "None")
 
 
 def what_there_is(cells: Sequence[Any], only: Sequence[str]) -> str:
-    """What the cells have of the names that filters ask for.
+    """What the cells have of the names that filters ask for; of a name that none has, the names there are.
 
     Example: `what_there_is(cells, ["task=clasification"])` is `there are: task=classification, task=segmentation`
     """
     names = dict.fromkeys(text.partition("=")[0] for text in only)
+    known = dict.fromkeys([*FIELDS, *(k for cell in cells for k in settings_of(cell))])
+    if odd := [name for name in names if name not in known]:
+        nearest = difflib.get_close_matches(odd[0], known, 3, 0.4) or known
+        return f"no cell has a {odd[0]}; nearest: {', '.join(nearest)}"
     return f"there are: {', '.join(dict.fromkeys(f'{n}={_value(c, n)}' for n in names for c in cells))}"

@@ -15,6 +15,8 @@ from benchmarks.report.statistics.retention import Retention, retain, untrained_
 from benchmarks.report.statistics.sentences import grids_text
 from benchmarks.report.statistics.variance import Arm, Estimate
 
+NEAR = 1.25  # times coarser or finer than the grid that a fixed model was made for: pictures of another size want that
+
 
 @dataclass(frozen=True)
 class ModelComparison:
@@ -119,7 +121,10 @@ def why_not_compared(one: Point, other: Point) -> str:
 
 def specialist_grid(name: str, lines: Lines) -> str | None:
     """The grid a fixed model stands for: what its weights were made for, if it was trained and evaluated there, else
-    the nearest grid at which it was; None where nothing is trained and its own grid was not evaluated."""
+    the nearest grid at which it was, if that is near (`NEAR`); None where it was not.
+
+    A model of grid 15 that was tuned at 8 alone, as in a suite that is half done, is no specialist of grid 8.
+    """
     there = [own[grid] for (backbone, train, _), own in lines.items() if backbone == name
              for grid in own if grid == train or train == "-"]  # fmt: skip
     if not there:
@@ -132,8 +137,10 @@ def specialist_grid(name: str, lines: Lines) -> str | None:
         return grids[0] if len(grids) == 1 or there[0].trained else None
     if not there[0].trained:
         return None
-    aim = np.log(grid_order(wanted[0])[0])
-    return min(grids, key=lambda g: abs(np.log(max(1, grid_order(g)[0])) - aim))
+    aims = [np.log(grid_order(g)[0]) for g in wanted]
+    away = {g: min(abs(np.log(max(1, grid_order(g)[0])) - aim) for aim in aims) for g in grids}
+    nearest = min(grids, key=lambda g: away[g])
+    return nearest if away[nearest] <= np.log(NEAR) else None
 
 
 @dataclass(frozen=True)
