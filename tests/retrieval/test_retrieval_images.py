@@ -66,6 +66,8 @@ def test_rows_within_and_across_grids(tmp_path):
     coarse, fine = (model(images, g).numpy() for g in ((1, 1), (2, 4)))
     across = class_retrieval(coarse, fine, labels, labels, np.arange(15))[0]
     assert rows[0][1]["R@1_gallery_2x4"] == across["R@1"] and rows[0][1]["mAP@R_gallery_2x4"] == across["mAP@R"]
+    hits = class_retrieval(coarse, fine, labels, labels, np.arange(15))[1]["R@1"]
+    assert np.array_equal(rows[0][2]["R@1_gallery_2x4"].numpy(), hits) and "R@1_gallery_1x1" not in rows[0][2]
     assert rows[1][1]["R@1"] == class_retrieval(fine, fine, labels, labels, np.arange(15))[0]["R@1"]
     assert rows[1][1]["chance_R@1"] == pytest.approx(4 / 14)
     assert rows[1][2]["AP@R"].mean() == pytest.approx(rows[1][1]["mAP@R"])

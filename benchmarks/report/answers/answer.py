@@ -17,6 +17,7 @@ from benchmarks.report.answers.measurements import Measurements
 from benchmarks.report.answers.points import Point, points_of, tables_of
 from benchmarks.report.answers.questions import Entry, Group, title
 from benchmarks.report.answers.rules import rules_of, wording_of
+from benchmarks.report.one_index import OneIndex, one_index
 from benchmarks.report.statistics.best import Best, find_best
 from benchmarks.report.statistics.front import front_shares
 from benchmarks.report.statistics.noninferiority import GridVerdict, Rules
@@ -38,6 +39,7 @@ class Answer:
         points: every choice of the table that has a value.
         places: backbone, training and column of every choice, those without a value too.
         penalties: what grids lose that were never trained.
+        indexes: of each model what is found in galleries of other grids, where rows keep that.
         choices: those that are measured over the same samples in the usual view, of which `best` and `front` speak.
         front: share of draws in which each of `choices` is on the front of quality against MACs.
         allowance: what `best` may lose, in the unit of the metric.
@@ -51,6 +53,7 @@ class Answer:
     comparisons: tuple[ModelComparison, ...]
     kept: tuple[ModelRetention, ...]
     penalties: tuple[ModelPenalty, ...]
+    indexes: tuple[OneIndex, ...]
     choices: tuple[Point, ...]
     best: Best | None
     allowance: float
@@ -68,6 +71,7 @@ class Answer:
         found = [self._answer_line(c, c.answer) for c in self.answering() if c.answer is not None]
         found += [retention_sentence(k.retention, k.flexible, k.train) for k in self.kept]
         found += [penalty_sentence(p.grids, p.neighbours, p.backbone, p.train, self.words) for p in self.penalties]
+        found += [own.line(self.words) for own in self.indexes]
         if self.best is not None:
             found.append(self.best_line())
         if any(p.measured for p in self.points):
@@ -151,6 +155,7 @@ def answer_of(table: Sequence[Entry], points: Sequence[Point], margin: float | N
     missed = penalties(usual, rules.higher)
     places = tuple(dict.fromkeys((e.backbone, e.train, e.column) for e in table))
     return Answer(
-        group, rules, words, tuple(points), places, tuple(compared), tuple(kept), tuple(missed), tuple(choices), best,
+        group, rules, words, tuple(points), places, tuple(compared), tuple(kept), tuple(missed),
+        tuple(one_index(table, rules.fraction)), tuple(choices), best,
         allowance, front,
     )  # fmt: skip

@@ -15,7 +15,8 @@ from tasks.retrieval.images.metrics import class_retrieval
 
 
 class ImageMeter(RecordMeter):
-    """Recall@K and mAP@R of each view within itself; `R@1_gallery_HxW` and `mAP@R_gallery_HxW` across grids."""
+    """Recall@K and mAP@R of each view within itself; `R@1_gallery_HxW` and `mAP@R_gallery_HxW` across grids,
+    the former of each query too."""
 
     def __init__(self, cutoffs: tuple[int, ...], index: str, cross_grid: bool):
         super().__init__()
@@ -29,9 +30,10 @@ class ImageMeter(RecordMeter):
             for other, gallery in found.items() if self.cross_grid else ():
                 # only the grid may differ: another resize method is another question
                 if other.grid != view.grid and (other.resize, other.options) == (view.resize, view.options):
-                    across, _ = self._search(records, gallery)
+                    across, hits = self._search(records, gallery)
                     place = f"gallery_{other.grid[0]}x{other.grid[1]}"
                     metrics |= {f"{name}_{place}": across[name] for name in ("R@1", "mAP@R")}
+                    values[f"R@1_{place}"] = hits["R@1"]
             values = {k: torch.from_numpy(v) for k, v in values.items()}
             values["top"] = torch.where(values["top"] < 0, -1, records["ids"][values["top"]])
             rows.append((view, metrics, {"ids": records["ids"], **values}))
