@@ -14,7 +14,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of results; default resul
 Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, such as recipe.steps=50 or seeds=[0,1].")]
 Only = Annotated[
     list[str] | None,
-    typer.Option(help="Cells with task=, backbone=, train=, seed=, data=, or what it sets: steps=; wildcards, a|b."),
+    typer.Option(help="Cells with task=, backbone=, train=, seed=, data=, protocol=, or any setting; wildcards, a|b."),
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Smoke test: evaluate so many samples of a split; its rows stand apart.")
@@ -35,4 +35,5 @@ def folder_of(suite: str, out: Path | None) -> Path:
 
 def listed(only: list[str] | None) -> list[str]:
     """`["task=a,seed=0", "train=8"]` to `["task=a", "seed=0", "train=8"]`; `train=random:4,8` stays whole."""
-    return [part for text in only or [] for part in re.split(r",(?=\w+=)", text) if part]
+    parts = (part.strip(" ,") for text in only or [] for part in re.split(r",(?=\s*\w+=)", text))
+    return [part for part in parts if part]

@@ -60,8 +60,7 @@ def residual_stream(model: nn.Module, kind: str, precision: str) -> Iterator[Non
     if kind == "float32":
         yield
         return
-    if precision != "bf16":
-        raise TaskError("recipe: residual bf16 needs training in bfloat16: --precision bf16, or leave it float32")
+    check_residual(kind, precision)
     if not isinstance(encoder, FlexiBackbone):
         raise TaskError(f"recipe: residual bf16: {type(encoder).__name__} has no blocks; leave it float32")
     plain = encoder.encode
@@ -75,6 +74,12 @@ def residual_stream(model: nn.Module, kind: str, precision: str) -> Iterator[Non
             told = f"blocks of this backbone give {str(left).removeprefix('torch.')}, as those with LayerScale do"
             raise TaskError(f"recipe: residual bf16: {told}; leave it float32")
         yield
+
+
+def check_residual(kind: str, precision: str) -> None:
+    """Raises: TaskError for a stream in bfloat16 without bfloat16 autocast, as `residual_stream` does."""
+    if kind != "float32" and precision != "bf16":
+        raise TaskError("recipe: residual bf16 needs training in bfloat16: --precision bf16, or leave it float32")
 
 
 def _left_in(encoder: FlexiBackbone) -> torch.dtype | None:

@@ -58,8 +58,8 @@ def _opened(store: Store, row: Row, data_root: Path, device: str) -> tuple[Task,
     task = build_task(row.task, data_root, dict(row.options), row.seed or 0)
     known = {f.name for f in fields(Recipe)}
     recipe, key = Recipe(**{k: v for k, v in row.recipe.items() if k in known}), row.train_key or ""
-    if recipe.candidates and "won" in row.training:
-        winner = recipe.candidates[row.training["won"]]
+    if recipe.candidates:
+        winner = recipe.candidates[row.training.get("won", 0)]  # a single one competes with nobody
         recipe = changed(changed(recipe, {"candidates": ()}), winner)
         key = candidate_key(key, recipe)
     task.recipe = recipe

@@ -83,9 +83,9 @@ def write_report(report: Report, folder: Path) -> Path:
     }  # fmt: skip
     _write(folder, texts)
     for answer in report.answers:
-        _plots(answer, folder, vector=True)
+        _plots(answer, report, folder, vector=True)
     for own in report.budgets:
-        _training_plot(own, folder, vector=True)
+        _training_plot(own, report, folder, vector=True)
     return folder
 
 
@@ -109,14 +109,20 @@ def write_measured(report: Report, folder: Path) -> Path:
     parts = [f"# {plain(suites)}\n", *(f"- {plain(line)}" for line in first), ""]
     for own in report.budgets:
         parts += [f"## At equal cost of training: {plain(own.title)}\n", *(f"- {plain(line)}" for line in own.lines())]
-        parts += ["", f"![{plain(own.group[-1])} against the cost of training]({_training_plot(own, folder)})\n"]
+        parts += ["", "Differences are of the first training minus the second, positive where the first is better."]
+        parts += [
+            "",
+            f"![{plain(own.group[-1])} against the cost of training]({_training_plot(own, report, folder)})\n",
+        ]
     for answer in report.answers:
         table = table_of(answer)
         lines = [f"- {plain(line)}" for line in answer.lines()]
         parts += [f"## {plain(table.title)}\n", *lines, "", as_markdown(table), ""]
         if legend := caption(" ".join(cell for line in table.lines for cell in line)):
             parts.append(f"{legend}.\n")
-        parts += [f"![{plain(answer.group[-1])} against {a}]({name})\n" for a, name in _plots(answer, folder).items()]
+        parts += [
+            f"![{plain(answer.group[-1])} against {a}]({name})\n" for a, name in _plots(answer, report, folder).items()
+        ]
     if reading.is_file():  # what people have to say of the numbers is written by hand
         parts += ["## Reading it\n", reading.read_text(encoding="utf-8").strip(), ""]
     parts.append("## How it was measured\n")
@@ -176,18 +182,19 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
         write_atomically(folder / name, functools.partial(Path.write_text, data=text, encoding="utf-8"))
 
 
-def _plots(answer: Answer, folder: Path, vector: bool = False) -> dict[str, str]:
+def _plots(answer: Answer, report: Report, folder: Path, vector: bool = False) -> dict[str, str]:
     """Files against grid, and against MACs where they are known; by what they are against."""
     names = {}
     for against in ("grid", "macs"):
         if against == "grid" or any(p.macs for p in answer.points):
-            names[against] = f"{_file(answer.group)}_{against}.png"
+            names[against] = f"{_file(answer.group, [a.group for a in report.answers])}_{against}.png"
             save_plot(plot(answer, against), folder / names[against], vector)
     return names
 
 
-def _training_plot(own: Budgets, folder: Path, vector: bool = False) -> str:
-    name = f"{_file((*own.group, own.backbone, own.view))}_training.png"
+def _training_plot(own: Budgets, report: Report, folder: Path, vector: bool = False) -> str:
+    every = [(*b.group, b.backbone, b.view) for b in report.budgets]
+    name = f"{_file((*own.group, own.backbone, own.view), every)}_training.png"
     save_plot(plot_of_training(own), folder / name, vector)
     return name
 
@@ -201,10 +208,18 @@ def _verdicts(report: Report) -> str:
     return json.dumps(tables, indent=1) + "\n"
 
 
-def _file(group: Group) -> str:
-    """A file name of letters, digits and dashes: names from data cannot lead out of the folder."""
-    name = "-".join("".join(c if c.isalnum() else "-" for c in part).strip("-") for part in group if part)
-    return name if len(name.encode()) < LONGEST else f"{name[: LONGEST // 8]}-{key_of({'group': group})}"
+def _file(group: Group, every: Sequence[Group]) -> str:
+    """A file name of letters, digits and dashes, for names from data cannot lead out of the folder.
+
+    It ends in a key where it is too long, and where another of `every` would have the same.
+    """
+    name = _dashed(group)
+    alone = sum(_dashed(other) == name for other in every) <= 1
+    return name if alone and len(name.encode()) < LONGEST else f"{name[: LONGEST // 8]}-{key_of({'group': group})}"
+
+
+def _dashed(group: Group) -> str:
+    return "-".join("".join(c if c.isalnum() else "-" for c in part).strip("-") for part in group if part)
 
 
 def report_folder(stores: Sequence[Store]) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report.answers.measurements import TOLERANCE
 from benchmarks.report.answers.questions import Entry, grid_order
 from benchmarks.report.statistics.jackknife import deal_groups, replicates_of_sums
 from benchmarks.report.statistics.sentences import Wording
@@ -29,6 +30,7 @@ class OneIndex:
 
     backbone: str
     train: str
+    view: str
     grids: tuple[str, ...]
     own: Estimate
     across: Estimate
@@ -45,10 +47,11 @@ class OneIndex:
         low, high = self.loss.interval()
         lost, *ends = (f"{words.scale * v:+.{words.digits}f}" for v in (self.loss.value, low, high))
         trained = "" if self.train == "-" else f", trained at {self.train}"
+        name = f"{self.backbone} {self.view}".strip()
         count, best = len(self.grids), words.value(self.galleries[self.best].value)
         hollow = " One training run." if self.loss.hollow else ""
         return (
-            f"One index for every grid: {self.backbone}{trained} finds {words.value(self.across.value)} where the "
+            f"One index for every grid: {name}{trained} finds {words.value(self.across.value)} where the "
             f"gallery was embedded at another grid than the query's, {words.value(self.own.value)} at one grid: {lost} "
             f"{words.points} [{', '.join(ends)}] ({count} grids, {count * (count - 1)} pairs). Measured best is a "
             f"gallery of grid {self.best}, {best} over the queries of the others.{hollow}"
@@ -58,7 +61,7 @@ class OneIndex:
         """Values in the metric's own unit, with 95 % intervals."""
         told = {"own": self.own, "across": self.across, "loss": self.loss}
         return {
-            "backbone": self.backbone, "train": self.train, "grids": list(self.grids),
+            "backbone": self.backbone, "train": self.train, "view": self.view, "grids": list(self.grids),
             **{name: {"value": e.value, "interval": list(e.interval())} for name, e in told.items()},
             "galleries": {g: {"value": e.value, "interval": list(e.interval())} for g, e in self.galleries.items()},
         }  # fmt: skip
@@ -77,53 +80,71 @@ def one_index(table: Sequence[Entry], fraction: bool = True) -> list[OneIndex]:
         if any(name.startswith(f"{entry.row.metric}_gallery_") for name in entry.row.metrics):
             model = models.setdefault((entry.backbone, entry.train, entry.view), {})
             model.setdefault(entry.seed, {})[entry.grid] = entry
-    found = (_of_model(backbone, train, seeds, fraction) for (backbone, train, _), seeds in models.items())
+    found = (_of_model(*names, seeds, fraction) for names, seeds in models.items())
     return [own for own in found if own is not None]
 
 
-def _of_model(backbone: str, train: str, seeds: Mapping[int, Mapping[str, Entry]], fraction: bool) -> OneIndex | None:
+def _of_model(
+    backbone: str, train: str, view: str, seeds: Mapping[int, Mapping[str, Entry]], fraction: bool
+) -> OneIndex | None:
     grids = sorted(next(iter(seeds.values())), key=grid_order)
     if len(grids) < 2 or any(set(own) != set(grids) for own in seeds.values()):
         return None
-    read = [_hits(own, grids) for own in seeds.values()]
-    if None in read:
+    found = [_searched(own, grids) for own in seeds.values()]
+    read = [own for own in found if own is not None]
+    first = read[0] if read else None
+    if first is None or len(read) < len(found) or not all(first.alike(own) for own in read):
         return None
-    known = [r for r in read if r is not None]
-    if len({ids.tobytes() for ids, _ in known}) != 1:
-        return None
-    groups = deal_groups(len(known[0][0]))
+    known = np.all([np.isfinite(own.hits).all((0, 1)) for own in read], axis=0)  # by queries that every gallery answers
+    groups = deal_groups(int(known.sum()), None if first.clusters is None else first.clusters[known])
     if groups.number < 2:
         return None
     other = ~np.eye(len(grids), dtype=bool)
     arms = []
-    for _, hits in known:  # [query grids, gallery grids, queries]
+    for hits in (own.hits[..., known] for own in read):
         values = [hits[~other].mean(0), hits[other].mean(0), *(hits[other[:, g], g].mean(0) for g in range(len(grids)))]
         arms.append([replicates_of_sums(*sums_of_mean(v), groups) for v in values])
-    if not all(r.finite for arm in arms for r in arm):
-        return None
     arm = arm_of(arms, groups.units, trained=train != "-")
     own, across, *galleries = (estimate(lambda m, i=i: m[i], [arm], fraction) for i in range(2 + len(grids)))
     loss = estimate(lambda m: m[1] - m[0], [arm], fraction)
-    return OneIndex(backbone, train, tuple(grids), own, across, loss, dict(zip(grids, galleries, strict=True)))
+    return OneIndex(backbone, train, view, tuple(grids), own, across, loss, dict(zip(grids, galleries, strict=True)))
 
 
-def _hits(entries: Mapping[str, Entry], grids: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Ids [Q], and what each query finds at each grid in the gallery of each, float64 [G, G, Q]; None where a row lacks
-    some of it."""
-    lines, ids = [], None
-    for grid in grids:
-        entry = entries[grid]
-        samples, metric = entry.store.samples(entry.row), str(entry.row.metric)
-        if samples is None or "ids" not in samples:
+@dataclass(frozen=True)
+class _Searched:
+    """Ids [Q], clusters [Q], and what each query finds at each grid in the gallery of each, float64 [G, G, Q]."""
+
+    ids: np.ndarray
+    clusters: np.ndarray | None
+    hits: np.ndarray
+
+    def alike(self, other: _Searched) -> bool:
+        same = self.clusters is None if other.clusters is None else np.array_equal(self.clusters, other.clusters)
+        return bool(same) and np.array_equal(self.ids, other.ids)
+
+
+def _searched(entries: Mapping[str, Entry], grids: Sequence[str]) -> _Searched | None:
+    """None where a row lacks some of it, or where its values are others."""
+    read = [entries[grid].store.samples(entries[grid].row) for grid in grids]
+    first = read[0]
+    if first is None or "ids" not in first:
+        return None
+    ids, clusters, hits = first["ids"], first.get(str(entries[grids[0]].row.cluster or "")), []
+    for grid, samples in zip(grids, read, strict=True):
+        row = entries[grid].row
+        if samples is None or not np.array_equal(samples.get("ids", ()), ids):
             return None
-        if ids is not None and not np.array_equal(ids, samples["ids"]):
-            return None
-        ids = samples["ids"]
-        names = [metric if g == grid else f"{metric}_gallery_{_pair(g)}" for g in grids]
-        if any(name not in samples or np.shape(samples[name]) != np.shape(ids) for name in names):
-            return None
-        lines.append([np.asarray(samples[name], np.float64) for name in names])
-    return (ids, np.array(lines)) if ids is not None else None
+        for other in grids:
+            name = str(row.metric) if other == grid else f"{row.metric}_gallery_{_pair(other)}"
+            values, told = samples.get(name), row.metrics.get(name)
+            if values is None or told is None or values.shape != ids.shape or values.dtype.kind not in "fbiu":
+                return None
+            own = np.asarray(values, np.float64)
+            known = own[np.isfinite(own)]
+            if not len(known) or abs(float(known.mean()) - told) > TOLERANCE:
+                return None
+            hits.append(own)
+    return _Searched(ids, clusters, np.array(hits).reshape(len(grids), len(grids), len(ids)))
 
 
 def _pair(grid: str) -> str:

@@ -66,7 +66,7 @@ def plot(answer: Answer, against: str) -> Any:
                 )  # fmt: skip
     axes.set_xlabel(AXES[against], color=INK)
     unit = f" in {answer.words.unit}" if answer.words.unit else ""
-    axes.set_ylabel(f"{answer.group[-1]}{unit}", color=INK)
+    axes.set_ylabel(verbatim(f"{answer.group[-1]}{unit}"), color=INK)
     if against != "grid":
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -78,21 +78,37 @@ def plot(answer: Answer, against: str) -> Any:
     axes.grid(color=FAINT_INK, linewidth=0.5)
     for spine in axes.spines.values():
         spine.set_color(FAINT_INK)
-    _legend(figure, axes.get_legend_handles_labels()[1])
+    add_legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
-def _legend(figure: Any, labels: Sequence[str]) -> None:
-    """Below the plot, in as many columns as the longest label lets stand beside each other; smaller where even one
-    column is too wide."""
+def add_legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Below a plot of `HEIGHT`, in as many columns as the longest label lets stand beside each other.
+
+    Smaller where even one column is too wide.
+    """
     if not labels:
         return
-    longest, size, room = max(map(len, labels)), 8.0, 72 * WIDTH - 12
+    width = float(figure.get_figwidth())
+    longest, size, room = max(map(len, labels)), 8.0, 72 * width - 12
     needed = longest * 0.6 * size + 4 * size  # points: letters, and the sample of the line
     columns = max(1, min(3, len(labels), int(room // needed)))
     size = min(size, size * room / needed)
-    figure.set_size_inches(WIDTH, HEIGHT + math.ceil(len(labels) / columns) * 1.45 * size / 72 + 0.1)
-    figure.legend(loc="outside lower center", ncols=columns, fontsize=size, labelcolor=INK, frameon=False)
+    figure.set_size_inches(width, HEIGHT + math.ceil(len(labels) / columns) * 1.45 * size / 72 + 0.1)
+    figure.legend(
+        handles,
+        [verbatim(t) for t in labels],
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=size,
+        labelcolor=INK,
+        frameon=False,
+    )
+
+
+def verbatim(text: str) -> str:
+    """A name as it is: matplotlib reads what stands between dollars as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _place(point: Point, against: str) -> float | None:

@@ -150,6 +150,8 @@ class Row(Mapping[str, Any]):
                 raise ValueError(f"{name}.{key} must be {told}, not {_short(value)}")
             if type(value) in (int, float):
                 _check_size(f"{name}.{key}", value)
+                if not math.isfinite(value):
+                    raise ValueError(f"{name}.{key} is {value}: every number of a row is finite")
         if not 0 <= self.measure.get("digits", 1) <= 15:
             raise ValueError(f"measure.digits must be from 0 to 15, not {_short(self.measure['digits'])}")
         for name in ("identical_to", "notes"):

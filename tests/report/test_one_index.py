@@ -85,6 +85,14 @@ def test_rows_without_what_each_query_found_have_no_sentence(tmp_path) -> None:
         {**dict(r), "samples": older.save_samples(r.row_key, {"ids": np.arange(N), "R@1": np.ones(N)})} for r in rows
     ])  # fmt: skip
     assert one_index(entries([older])) == []
+    for kind, odd in (("text", np.full(N, "yes")), ("other", np.zeros(N)), ("nothing", np.full(N, np.nan))):
+        bad = Store(tmp_path / kind)
+        bad.append([
+            {**dict(r), "samples": bad.save_samples(
+                r.row_key, {k: odd if "gallery_8x8" in k else v for k, v in store.samples(r).items()})}
+            for r in rows
+        ])  # fmt: skip
+        assert one_index(entries([bad])) == []
     single = Store(tmp_path / "single")
     single.append([{**dict(rows[0]), "samples": single.save_samples(rows[0].row_key, store.samples(rows[0]))}])
     assert one_index(entries([single])) == []

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from test_report import only_answer, row
 
+from benchmarks.report.answers.answer import AWAY
 from benchmarks.report.answers.comparisons import NEAR
+from benchmarks.report.answers.matrix import headline
 from benchmarks.store import Store
 
 
@@ -16,6 +18,7 @@ def test_a_model_tuned_away_from_its_grid_alone_is_no_specialist(tmp_path) -> No
     half = only_answer(store)
     assert not half.kept and not half.answering()
     assert half.comparisons[0].comparison.verdicts[0].verdict == "yes"  # told as context
+    assert AWAY in half.lines() and headline([half]) == AWAY
     store.append([row(store, "vit_nano_g8", 8, 8, n < 260)])
     whole = only_answer(store)
     assert whole.kept[0].specialists == {"8": "vit_nano_g8"}

@@ -230,7 +230,7 @@ def test_mistakes_on_the_command_line(tmp_path) -> None:
     for more in ({"settings": ["steps"]}, {"only": ["colour=red"]}, {"only": ["backbone=none"]}):
         with pytest.raises(SuiteError):
             load(tmp_path, GOOD, **more)
-    with pytest.raises(SuiteError, match="by --only protcol=knn; no cell has a protcol; nearest: protocol"):
+    with pytest.raises(SuiteError, match="--only protcol=knn: no cell has a protcol; nearest: protocol"):
         load(tmp_path, GOOD, only=["protcol=knn"])
     with pytest.raises(SuiteError, match="mini/classification"):
         load_suite("mini/clasification")
@@ -243,6 +243,12 @@ def test_cells_are_chosen_by_what_a_suite_sets_of_them() -> None:
     whole = listed(["train=curriculum-cost:5,10,15,seed=1,steps=2679"])
     assert whole == ["train=curriculum-cost:5,10,15", "seed=1", "steps=2679"]
     assert len(load_suite("mini/acceleration", only=whole).cells) == 1
+    assert listed(["seed=0, steps=625,"]) == ["seed=0", "steps=625"]
+    with pytest.raises(SuiteError, match="no cell has a protcol"):  # a wildcard chose every cell
+        load_suite("mini/acceleration", only=["protcol=*"])
+    assert len(load_suite("mini/acceleration", only=["protocol=None"]).cells) == 12
+    with pytest.raises(SuiteError, match="no cell is left"):
+        load_suite("mini/acceleration", only=["protocol=N*"])
 
 
 def test_what_trains_nothing_has_no_steps(tmp_path) -> None:

@@ -137,7 +137,8 @@ def macs_of_training(encoder: Any, task: Task, train: int | str | None, notes: M
     if not steps or train is None:
         return None
     task = copy.copy(task)  # with the recipe that won; the caller's keeps the cell's
-    task.recipe = changed(task.recipe, notes["candidates"][notes["won"]]["candidate"] if "won" in notes else {})
+    candidates = task.recipe.candidates
+    task.recipe = changed(task.recipe, candidates[notes.get("won", 0)] if candidates else {})
     shares = parse_schedule(str(train)).shares()
     needed = {g: n for g in shares if (n := macs_or_none(encoder, g, task.card.image_size)) is not None}
     if len(needed) < len(shares):

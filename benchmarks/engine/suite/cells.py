@@ -13,7 +13,7 @@ from backbones import backbone_spec, list_backbones
 from backbones.grids import METHODS, Grid, grid_from_patch, parse_schedule, patch_size
 from backbones.registry import check_options
 from backbones.zoo.files import is_file_name
-from benchmarks.engine.suite.changes import apply_setting, cell_filter, settings_of, what_there_is
+from benchmarks.engine.suite.changes import apply_setting, cell_filter, settings_of, unknown_name, what_there_is
 from benchmarks.engine.suite.reading import Document, SuiteError, near, read_document
 from benchmarks.engine.suite.recipes import check_recipe, recipe_of
 from benchmarks.engine.suite.spec import (
@@ -143,6 +143,8 @@ def load_suite(name: str, data_root: str | Path = ".", settings: Sequence[str] =
     found: list[Cell] = []
     for number, entry in enumerate(spec.tasks):
         found += _TaskCells(document, spec, entry, ("tasks", number), Path(data_root)).cells()
+    if found and (odd := unknown_name(found, only)):
+        raise SuiteError(f"{document.path}: {odd}")
     suite.cells += [cell for cell in _told_apart(found) if all(match(cell) for match in chosen)]
     if not suite.cells:
         told = f" by --only {' '.join(only)}; {what_there_is(found, only)}" if only else ""

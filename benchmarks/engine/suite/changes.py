@@ -93,7 +93,10 @@ def cell_filter(text: str) -> Callable[[Any], bool]:
     patterns = wanted.split("|")
 
     def matches(cell: Any) -> bool:
-        return any(fnmatch.fnmatch(_value(cell, name), p) for p in patterns)
+        value = _value(cell, name)
+        if value is None:  # a wildcard is no wish for cells that have nothing of the name
+            return "None" in patterns
+        return any(value == p or fnmatch.fnmatch(value, p) for p in patterns)
 
     return matches
 
@@ -103,19 +106,28 @@ def settings_of(cell: Any) -> dict[str, str]:
     return {k: str(v) for part in (cell.backbone_options, cell.options, cell.recipe) for k, v in part.items()}
 
 
-def _value(cell: Any, name: str) -> str:
+def _value(cell: Any, name: str) -> str | None:
     own = ("task", "backbone", "train", "seed")
-    return str(getattr(cell, name)) if name in own else settings_of(cell).get(name, "None")
+    return str(getattr(cell, name)) if name in own else settings_of(cell).get(name)
+
+
+def unknown_name(cells: Sequence[Any], only: Sequence[str]) -> str:
+    """What is wrong with a filter by a name that no cell has, with the nearest there are; "" where all are known.
+
+    Example: `unknown_name(cells, ["protcol=knn"])` is `--only protcol=knn: no cell has a protcol; nearest: protocol`
+    """
+    known = dict.fromkeys([*FIELDS, *(k for cell in cells for k in settings_of(cell))])
+    for text in only:
+        if (name := text.partition("=")[0]) not in known:
+            nearest = difflib.get_close_matches(name, known, 3, 0.4) or known
+            return f"--only {text}: no cell has a {name}; nearest: {', '.join(nearest)}"
+    return ""
 
 
 def what_there_is(cells: Sequence[Any], only: Sequence[str]) -> str:
-    """What the cells have of the names that filters ask for; of a name that none has, the names there are.
+    """What the cells have of the names that filters ask for.
 
     Example: `what_there_is(cells, ["task=clasification"])` is `there are: task=classification, task=segmentation`
     """
     names = dict.fromkeys(text.partition("=")[0] for text in only)
-    known = dict.fromkeys([*FIELDS, *(k for cell in cells for k in settings_of(cell))])
-    if odd := [name for name in names if name not in known]:
-        nearest = difflib.get_close_matches(odd[0], known, 3, 0.4) or known
-        return f"no cell has a {odd[0]}; nearest: {', '.join(nearest)}"
     return f"there are: {', '.join(dict.fromkeys(f'{n}={_value(c, n)}' for n in names for c in cells))}"

@@ -19,7 +19,7 @@ from benchmarks.engine.batches.forking import started
 from benchmarks.engine.batches.prefetch import ahead
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.batches.skipping import CollateRead, Skipped, Skipping
-from benchmarks.engine.bfloat16 import residual_stream
+from benchmarks.engine.bfloat16 import check_residual, residual_stream
 from benchmarks.engine.finite import check_step
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.randomness import generator, seed_of, training_indices
@@ -130,6 +130,7 @@ def finetune(
     Example: `finetune(task, model, task.recipe, GridSchedule("fixed", ((8, 8),)), Accelerator())`
     """
     recipe.check()
+    check_residual(recipe.residual, accelerator.mixed_precision)
     compile = compiles(accelerator.device, compile, recipe, len(set(schedule.grids)))
     task = task.in_training().training_on(accelerator.device.type)
     task = task.compiled() if compile else task

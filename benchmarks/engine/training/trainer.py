@@ -157,7 +157,7 @@ class Trainer:
             "weights": identity.weights, "data": identity.train_data["train"], "task": cell.task, "seed": task.seed,
             "options": task.options.stage("train"), "precision": a.mixed_precision,
             "resize": cell.backbone_options.get("resize"),
-        }  # fmt: skip
+        } | ({"residual": task.recipe.residual} if task.recipe.residual != "float32" else {})  # fmt: skip
         return LockedFeatures(
             task, encode, self.store.folder / "embeddings", decides, a.device, self._decoded(task),
             self.workers, a.autocast, self.lines.cell,

@@ -30,6 +30,8 @@ from benchmarks.report.statistics.sentences import (
     sentence,
 )
 
+AWAY = "No fixed model here was trained or evaluated near the grid that it was made for: comparisons are context alone."
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -81,6 +83,8 @@ class Answer:
         elif not any(c.comparison.verdicts for c in self.comparisons):
             found += sorted({f"No verdict: {why}." for c in self.comparisons for why in c.unknown.values()})
         else:
+            if all(c.answering is None for c in self.comparisons):
+                found.append(AWAY)
             found.append(footer(len(self.comparisons)))
         return found
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from backbones.grids import parse_schedule
 from benchmarks.report.answers.points import Point, is_flexible, joint_arm, made_for
 from benchmarks.report.answers.questions import grid_order
@@ -137,10 +135,10 @@ def specialist_grid(name: str, lines: Lines) -> str | None:
         return grids[0] if len(grids) == 1 or there[0].trained else None
     if not there[0].trained:
         return None
-    aims = [np.log(grid_order(g)[0]) for g in wanted]
-    away = {g: min(abs(np.log(max(1, grid_order(g)[0])) - aim) for aim in aims) for g in grids}
+    sides = [max(1, grid_order(g)[0]) for g in wanted]
+    away = {g: min(max(s, own) / min(s, own) for s in sides) for g in grids for own in (max(1, grid_order(g)[0]),)}
     nearest = min(grids, key=lambda g: away[g])
-    return nearest if away[nearest] <= np.log(NEAR) else None
+    return nearest if away[nearest] <= NEAR else None
 
 
 @dataclass(frozen=True)

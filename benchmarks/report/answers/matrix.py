@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.answers.answer import Answer
+from benchmarks.report.answers.answer import AWAY, Answer
 from benchmarks.report.answers.comparisons import ModelComparison
 from benchmarks.report.answers.questions import title
 from benchmarks.report.statistics.retention import retain_across
@@ -96,6 +96,8 @@ def headline(answers: Sequence[Answer]) -> str:
     Example: `headline(answers(entries([store])))`
     """
     counts = tally(answers)
+    if not counts and any(one.comparisons for one in answers):
+        return AWAY
     if not counts:
         return "No flexible model stands beside a fixed one that was trained and evaluated alike: nothing is answered."
     if len(counts) == 1:

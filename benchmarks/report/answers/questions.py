@@ -102,7 +102,7 @@ def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
         group = (row.task, data, row.protocol or "", row.split or "", metric)
         built = _built(row) if several[row.backbone] > 1 else ""
         name = f"{row.backbone} ({built})" if built else row.backbone
-        train = "-" if row.train_grid is None else str(row.train_grid)
+        train = "-" if row.train_grid in (None, "") else str(row.train_grid)
         found.append(Entry(row, store, group, name, train, str(row.eval_grid)))
     return _with_folders(_with_views(found), apart)
 

@@ -59,7 +59,9 @@ def build_page(
         columns=columns, matrix=lines,
         places={part.title: i for i, part in enumerate(answers)}, parts=[_part(one) for one in answers],
         notes=[*notes, *(f for store in stores for f in store.faults)],
-        budgets=[(own.title, own.lines(), drawn(plot_of_training(own))) for own in budgets],
+        budgets=[
+            (own.title, own.lines()[:LINES], own.lines()[LINES:], drawn(plot_of_training(own))) for own in budgets
+        ],
         settings=list(latencies), costs=costs(good, latencies), pictures=pictures, left_out=left_out,
         missing=missing(rows, answers), commands=commands(good), environments=told.environments,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")), library=Markup(library()),

@@ -12,9 +12,9 @@ from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.comparisons import changing, compare_lines, lines_of
 from benchmarks.report.answers.matrix import listed
 from benchmarks.report.answers.points import Point
-from benchmarks.report.answers.questions import Group, asked_of, title
+from benchmarks.report.answers.questions import Group, asked_of, grid_order, title
 from benchmarks.report.statistics.noninferiority import Comparison, Rules
-from benchmarks.report.statistics.sentences import Shown, Wording, footer
+from benchmarks.report.statistics.sentences import Shown, Wording
 
 LENGTH = ("steps", "warmup")  # of a recipe: what budgets differ in
 NEAR = 0.01  # relative: a budget is not always a whole number of steps
@@ -42,7 +42,7 @@ class Training:
 
     @property
     def name(self) -> str:
-        return f"{self.train} ({self.steps:,} steps)"
+        return f"{self.train} ({self.steps:,} steps)" if self.steps else self.train
 
 
 @dataclass(frozen=True)
@@ -58,36 +58,42 @@ class EqualCost:
     other: Training
     comparison: Comparison
     unknown: Mapping[str, str]
+    words: Wording
 
-    def line(self, words: Wording) -> str:
-        """`For the same 44.7 TMACs of training, curriculum-cost:5,10,15 (2,679 steps) instead of 15 (625 steps): better
-        at grid 5, +9.8 points [+8.1, +11.5]; undecided at grid 15, ... (3 seeds each, 5,000 pictures; ...).`"""
-        verdicts = self.comparison.verdicts
+    def line(self) -> str:
+        """`For about the same 44.7 TMACs of training, curriculum-cost:5,10,15 (2,679 steps) instead of 15 (625 steps):
+        better at grid 5, +9.8 points [+8.1, +11.5]; undecided at grid 15, ... (3 seeds each, 5,000 pictures; ...).`"""
         parts = []
-        for v in verdicts:
-            told = f", {Shown(v, words).difference()}" if v.verdict != "empty" else ""
+        for v in self.comparison.verdicts:
+            told = f", {Shown(v, self.words).difference()}" if v.verdict != "empty" else ""
             parts.append(f"{WORDS[v.verdict]} at grid {v.grid}{told}")
         parts += [f"no verdict at grid {grid} ({why})" for grid, why in self.unknown.items()]
-        basis = f" ({Shown(verdicts[0], words).basis})" if verdicts else ""
+        live = [v for v in self.comparison.verdicts if v.verdict != "empty"]
+        basis = f" ({Shown(live[0], self.words).basis})" if live else ""
         took = ""
         if self.one.seconds and self.other.seconds and self.one.machines == self.other.machines:
             times, machine = self.one.seconds / self.other.seconds, listed(sorted(self.one.machines))
-            took = f" It took {times:.2f} times as long, on {machine}."
-        hollow = " One training run each: this judges these files, not the schedules." if self.comparison.hollow else ""
+            took = f" The former took {times:.2f} times as long, on {machine}."
+        caveat = ""
+        if self.comparison.hollow:
+            caveat = " One training run each: this judges these files, not the schedules."
+        elif any(v.difference.borrowed for v in live):
+            caveat = " One of them was trained once: its training noise is taken to be that of the other."
         return (
-            f"For the same {macs_text(self.other.macs)} of training, {self.one.name} instead of {self.other.name}: "
-            f"{'; '.join(parts)}{basis}.{took}{hollow}"
+            f"For about the same {macs_text(self.other.macs)} of training, {self.one.name} instead of "
+            f"{self.other.name}: {'; '.join(parts)}{basis}.{took}{caveat}"
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Both trainings, and at each grid the verdict, the difference and its interval."""
+        """Both trainings, and at each grid what the first is instead of the second: `difference` is positive where the
+        first is better, also where less is better."""
         first = next(iter(self.one.points.values()))
         return {
             "backbone": first.backbone, "view": first.view,
-            "one": _training_json(self.one), "other": _training_json(self.other), "unknown": dict(self.unknown),
+            "first": _training_json(self.one), "second": _training_json(self.other), "unknown": dict(self.unknown),
             "grids": [
                 {
-                    "grid": v.grid, "verdict": WORDS[v.verdict], "one": v.a, "other": v.b,
+                    "grid": v.grid, "verdict": WORDS[v.verdict], "first": v.a, "second": v.b,
                     "difference": v.difference.value, "interval": list(v.interval), "p_holm": v.p_holm,
                     "scope": v.difference.scope, "seeds": list(v.difference.parts.counts),
                 }
@@ -114,7 +120,12 @@ class Budgets:
 
     def lines(self) -> list[str]:
         """A sentence for each pair, and what its intervals are."""
-        return [*(p.line(self.words) for p in self.pairs), footer(len(self.pairs))]
+        count = len(self.pairs)
+        over = f", not over the {count} comparisons of this section" if count > 1 else ""
+        return [
+            *(p.line() for p in self.pairs),
+            f"95 % intervals per grid; verdicts corrected within a comparison{over}.",
+        ]
 
 
 def budgets_of(answers: Sequence[Answer]) -> list[Budgets]:
@@ -135,6 +146,7 @@ def budgets_of(answers: Sequence[Answer]) -> list[Budgets]:
     found = []
     for (group, backbone, view, _), members in families.items():
         first, trainings = members[0][0], [training for _, training in members]
+        words = max((answer.words for answer, _ in members), key=lambda own: own.samples)
         strict = dataclasses.replace(first.rules, margin=0.0, share=0.0)
         pairs = []
         for i, a in enumerate(trainings):
@@ -144,9 +156,10 @@ def budgets_of(answers: Sequence[Answer]) -> list[Budgets]:
                 one, other = (a, b) if changing(a.train) and not changing(b.train) else (b, a)
                 compared = compare_lines(one.points, other.points, strict)
                 if compared.comparison.verdicts or compared.unknown:
-                    pairs.append(EqualCost(one, other, compared.comparison, compared.unknown))
+                    pairs.append(EqualCost(one, other, compared.comparison, compared.unknown, words))
+        pairs.sort(key=lambda pair: changing(pair.other.train))  # stable: those with one grid first
         if pairs:
-            found.append(Budgets(group, backbone, view, first.words, first.rules, tuple(trainings), tuple(pairs)))
+            found.append(Budgets(group, backbone, view, words, first.rules, tuple(trainings), tuple(pairs)))
     return found
 
 
@@ -159,15 +172,20 @@ def in_short(found: Sequence[Budgets]) -> str:
     verdicts = [(p, v.verdict) for own in found for p in own.pairs for v in p.comparison.verdicts]
     if not verdicts:
         return ""
-    kinds = {word: sum(v == kind for _, v in verdicts) for kind, word in WORDS.items()}
-    told = listed([f"{word} in {count}" for word, count in kinds.items() if count])
+    kinds = {kind: sum(v == kind for _, v in verdicts) for kind in WORDS}
+    words = WORDS | {"empty": "neither is above chance"}
+    told = listed([f"{words[kind]} in {count}" for kind, count in kinds.items() if count])
     schedules = {(p.one.train, p.other.train) for p, _ in verdicts}
-    names = "the schedule of grids"
+    names = "one schedule of grids instead of another"
     if len(schedules) == 1:
         ((one, other),) = schedules
         names = f"{one} instead of {other}"
-    hollow = " One training run each." if any(p.comparison.hollow for p, _ in verdicts) else ""
-    return f"At equal cost of training, {names} is {told} of {len(verdicts)} comparisons, grid by grid.{hollow}"
+    pairs = [p for own in found for p in own.pairs]
+    hollow = sum(p.comparison.hollow for p in pairs)
+    single = " One training run each." if hollow == len(pairs) else ""
+    single = single or (f" {hollow} of {len(pairs)} pairs have one training run each." if hollow else "")
+    count = f"{len(verdicts)} comparison{'s' if len(verdicts) > 1 else ''}"
+    return f"At equal cost of training, {names}, of {count}, grid by grid: {told}.{single}"
 
 
 def macs_text(macs: float) -> str:
@@ -184,7 +202,7 @@ def macs_text(macs: float) -> str:
 def _training(group: Group, train: str, points: Mapping[str, Point]) -> Training | None:
     """None where nothing is trained, or where its cost is not in the rows."""
     rows = [row for p in points.values() for row in p.rows]
-    costs = {row.training.get("macs") for row in rows}
+    costs = {row.training.get("macs") for row in rows} - {None}  # rows of older versions do not tell it
     if train == "-" or len(costs) != 1 or not (cost := costs.pop()):
         return None
     by_seed = {row.seed: row.training.get("seconds") for row in rows}
@@ -199,8 +217,9 @@ def _without_length(group: Group, point: Point) -> tuple[Group, tuple[tuple[str,
     """The table without steps and warmup in its name, and everything else that its rows share."""
     own, (task, data, *rest) = asked_of(point.row), group
     for name in LENGTH:
-        data = f"{data} ".replace(f" {name}={own.get(name)} ", " ").strip()
-    return (task, data, *rest), tuple(sorted((k, v) for k, v in own.items() if k not in LENGTH))
+        data = f" {data} ".replace(f" {name}={own.get(name)} ", " ").strip()
+    asked = tuple(sorted((k, v) for k, v in own.items() if k not in LENGTH))
+    return (task, data, *rest), (*asked, ("precision", str(point.row.precision)))
 
 
 def _training_json(training: Training) -> dict[str, Any]:
@@ -211,5 +230,6 @@ def _training_json(training: Training) -> dict[str, Any]:
 
 
 def grids_of(found: Budgets) -> list[str]:
-    """Grids at which two trainings of equal cost were compared, the coarsest first."""
-    return list(dict.fromkeys(v.grid for p in found.pairs for v in p.comparison.verdicts))
+    """Grids that two trainings of equal cost were both evaluated at, the coarsest first."""
+    grids = {g for p in found.pairs for g in p.one.points if g in p.other.points}
+    return sorted(grids, key=grid_order)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report.plots import FAINT_INK, HEIGHT, INK, MARKS, WIDTH
+from benchmarks.report.plots import FAINT_INK, HEIGHT, INK, MARKS, WIDTH, add_legend, verbatim
 from benchmarks.report.statistics.variance import Estimate
 from benchmarks.report.training.equal_cost import Budgets, grids_of
 
@@ -26,6 +26,7 @@ def plot_of_training(found: Budgets) -> Any:
     grids, scale = grids_of(found), found.words.scale
     if len(grids) > PANELS:
         grids = [grids[i * (len(grids) - 1) // (PANELS - 1)] for i in range(PANELS)]
+    costs = sorted(t.macs / 1e12 for t in found.trainings)
     schedules = list(dict.fromkeys(t.train for t in found.trainings))
     figure = Figure(figsize=(max(WIDTH, 2.6 * len(grids)), HEIGHT), layout="constrained")
     panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
@@ -42,7 +43,7 @@ def plot_of_training(found: Budgets) -> Any:
             below = (
                 np.minimum(above, values.clip(0)) if found.rules.fraction else above
             )  # no fraction is less than none
-            colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+            colour, mark = COLOURS[number % len(COLOURS)], MARKS[number // len(COLOURS) % len(MARKS)]
             panel.errorbar(
                 [t.macs / 1e12 for t in line], values, [below, above], color=colour, marker=mark, markersize=5,
                 linewidth=1.6, elinewidth=0.8, capsize=2, label=f"trained at {schedule}",
@@ -52,7 +53,7 @@ def plot_of_training(found: Budgets) -> Any:
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.margins(x=0.25)
+        panel.set_xlim(costs[0] / 2, costs[-1] * 2)
         panel.set_title(f"grid {grid}", color=INK, fontsize=9)
         panel.set_xlabel("TMACs of training", color=INK)
         panel.tick_params(colors=INK, which="both")
@@ -60,9 +61,11 @@ def plot_of_training(found: Budgets) -> Any:
         for spine in panel.spines.values():
             spine.set_color(FAINT_INK)
     unit = f" in {found.words.unit}" if found.words.unit else ""
-    panels[0].set_ylabel(f"{found.group[-1]}{unit}", color=INK)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False)
+    panels[0].set_ylabel(verbatim(f"{found.group[-1]}{unit}"), color=INK)
+    every = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    add_legend(figure, list(every.values()), list(every))
     return figure
 
 
