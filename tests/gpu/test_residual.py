@@ -1,6 +1,7 @@
 """`residual: bf16`: tokens pass the blocks in bfloat16 in training under autocast, and in nothing else."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import runner_tools  # makes the plug-in importable
@@ -16,6 +17,8 @@ from benchmarks.engine.bfloat16 import residual_stream
 from benchmarks.engine.identity import cell_key
 from benchmarks.engine.suite import Cell, cell_task
 from benchmarks.engine.training.loop import finetune
+from benchmarks.engine.training.trainer import Trainer
+from benchmarks.store import Store
 from tasks import View
 from tasks.contract import Recipe, TaskError
 
@@ -114,3 +117,21 @@ def test_what_it_does_not_suit_is_refused_in_a_line() -> None:
 def test_rows_say_it(tmp_path) -> None:
     _, rows = runner_tools.run_toy(tmp_path)
     assert {row.recipe["residual"] for row in rows} == {"float32"}
+
+
+def test_a_locked_towers_features_are_of_the_stream_that_they_were_made_in(tmp_path) -> None:
+    """They are kept, and a training with the stream in float32 read those that were rounded."""
+
+    def table(residual: str) -> object:
+        task = SimpleNamespace(
+            recipe=Recipe(residual=residual), seed=0, locked_encoder=lambda _: lambda images, grid: images,
+            options=SimpleNamespace(stage=lambda _: {}),
+        )  # fmt: skip
+        own = SimpleNamespace(
+            accelerator=Accelerator(cpu=True), store=Store(tmp_path), workers=0, _decoded=lambda _: 4,
+            lines=SimpleNamespace(cell=print),
+        )  # fmt: skip
+        identity = SimpleNamespace(weights="w", train_data={"train": "d"})
+        return Trainer._features(own, CELL, task, tiny(), identity).path((8, 8))
+
+    assert table("float32") == table("float32") != table("bf16")

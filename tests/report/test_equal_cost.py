@@ -6,11 +6,13 @@ import re
 import numpy as np
 import pytest
 import runner_tools
+from flexivit_toy import Toy
 from test_report import row
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
 from benchmarks.cost.budget import cumulative_macs
+from benchmarks.engine.running.rows import macs_of_training
 from benchmarks.report.build import read_report, write_measured, write_report
 from benchmarks.report.training.equal_cost import budgets_of, in_short, macs_text
 from benchmarks.report.training.plot import plot_of_training
@@ -194,4 +196,8 @@ def test_rows_tell_the_cost_of_their_training(tmp_path) -> None:
     encoder = build_backbone(rows[0].backbone, **rows[0].backbone_options)
     for train, steps, batch, macs in trainings:
         assert macs == cumulative_macs(parse_schedule(str(train)), steps, batch, encoder)[-1]
-    assert Recipe().batch and trainings
+    assert trainings
+    task = Toy()
+    task.recipe = Recipe(steps=3, batch=8, candidates=({"batch": 4},))  # a single one competes with nobody
+    half = macs_of_training(encoder, task, "4", {"steps": 3})
+    assert half == cumulative_macs(parse_schedule("4"), 3, 4, encoder)[-1]
