@@ -27,8 +27,7 @@ class Training:
 
     Args:
         train: grid or schedule. macs: multiply-adds of one training, without heads and teachers.
-        seconds: of one training, the mean over its seeds; None where one of them does not tell.
-        machines: on which it ran.
+        seconds: of one training, the mean over its seeds, whatever else the machine did; None where one does not tell.
         points: by grid of evaluation. group: of their table.
     """
 
@@ -36,7 +35,6 @@ class Training:
     steps: int
     macs: float
     seconds: float | None
-    machines: frozenset[str]
     points: Mapping[str, Point]
     group: Group
 
@@ -70,10 +68,6 @@ class EqualCost:
         parts += [f"no verdict at grid {grid} ({why})" for grid, why in self.unknown.items()]
         live = [v for v in self.comparison.verdicts if v.verdict != "empty"]
         basis = f" ({Shown(live[0], self.words).basis})" if live else ""
-        took = ""
-        if self.one.seconds and self.other.seconds and self.one.machines == self.other.machines:
-            times, machine = self.one.seconds / self.other.seconds, listed(sorted(self.one.machines))
-            took = f" The former took {times:.2f} times as long, on {machine}."
         caveat = ""
         if self.comparison.hollow:
             caveat = " One training run each: this judges these files, not the schedules."
@@ -81,7 +75,7 @@ class EqualCost:
             caveat = " One of them was trained once: its training noise is taken to be that of the other."
         return (
             f"For about the same {macs_text(self.other.macs)} of training, {self.one.name} instead of "
-            f"{self.other.name}: {'; '.join(parts)}{basis}.{took}{caveat}"
+            f"{self.other.name}: {'; '.join(parts)}{basis}.{caveat}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -207,10 +201,9 @@ def _training(group: Group, train: str, points: Mapping[str, Point]) -> Training
         return None
     by_seed = {row.seed: row.training.get("seconds") for row in rows}
     seconds = [s for s in by_seed.values() if s]
-    machines = frozenset(str(row.env.get("device_name")) for row in rows if row.env.get("device_name"))
-    mean = statistics.fmean(seconds) if machines and len(seconds) == len(by_seed) else None
+    mean = statistics.fmean(seconds) if len(seconds) == len(by_seed) else None
     steps = int(rows[0].training.get("steps") or rows[0].steps or 0)
-    return Training(train, steps, float(cost), mean, machines, points, group)
+    return Training(train, steps, float(cost), mean, points, group)
 
 
 def _without_length(group: Group, point: Point) -> tuple[Group, tuple[tuple[str, str], ...]]:
