@@ -86,7 +86,8 @@ def test_the_answer_in_one_sentence(store, tmp_path) -> None:  # noqa: F811
         sure.append([row(sure, "flexivit_nano", 8, 8, n < 300, seed=seed)])
     assert headline([only_answer(sure)]).startswith("Yes: flexivit_nano may replace every fixed model")
     for seed in range(3):
-        sure.append([row(sure, "vit_nano_g15", 8, 8, n < 390, seed=seed)])
+        sure.append([row(sure, "vit_nano_g15", 15, 15, n < 390, seed=seed)])
+        sure.append([row(sure, "flexivit_nano", 15, 15, n < 300, seed=seed)])
     assert headline([only_answer(sure)]) == (
         "In part: flexivit_nano may replace the fixed model in 1 of 2 answers; 1 no."
     )
