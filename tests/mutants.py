@@ -29,7 +29,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "tests" / "mutants.yaml"
-PACKAGES = ("backbones", "tasks", "benchmarks", "tests", "docs")
 HEAVY = (
     "numpy",
     "scipy.stats",
@@ -45,8 +44,8 @@ SECONDS = 240  # a change that makes a test hang is noticed too
 
 
 def copied(place: Path) -> None:
-    """The tracked and new files of the tree, without what git ignores."""
-    command = ["git", "ls-files", "-co", "--exclude-standard", *PACKAGES, "pyproject.toml"]
+    """The tracked and new files of the tree, without results and what git ignores."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "--", ".", ":!results"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in names:
         if (ROOT / name).is_file():
