@@ -1,6 +1,6 @@
 """Applies each change of tests/mutants.yaml to a copy of the tree and runs the one test that must go red.
 
-    python tests/mutants.py [--part 1/4] [--only WORD] [--green]
+    python tests/mutants.py [--part 1/4] [--only WORD]
 
 Heavy libraries are imported once; each change is tried in a forked process, so it costs seconds. Before any change all
 tests of the list must be green. A change is noticed where its test fails, never where it is skipped. Exit status 1
@@ -117,7 +117,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", default="1/1", help="which part of the list, such as 2/4")
     parser.add_argument("--only", default="", help="changes whose name or file holds this")
-    parser.add_argument("--green", action="store_true", help="the tests have passed just now: do not run them first")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     listed = yaml.safe_load(LIST.read_text(encoding="utf-8"))
@@ -134,7 +133,7 @@ def main() -> int:
                 print(f"{mutant['name']}: {mutant['file']} holds {mutant['before']!r} {count} times, it must be once")
                 return 2
         wanted = sorted({m["test"] for m in chosen})
-        if not options.green and (red := set(wanted) - run(wanted, place, 4 * SECONDS, first=False).passed):
+        if red := (set(wanted) - run(wanted, place, 4 * SECONDS, first=False).passed):
             print(f"not green before any change: {', '.join(sorted(red))}")
             return 2
         survivors = [m for m in chosen if not killed(m, place)]
