@@ -59,9 +59,9 @@ def _opened(store: Store, row: Row, data_root: Path, device: str) -> tuple[Task,
     known = {f.name for f in fields(Recipe)}
     recipe, key = Recipe(**{k: v for k, v in row.recipe.items() if k in known}), row.train_key or ""
     if recipe.candidates:
-        winner = recipe.candidates[row.training.get("won", 0)]  # a single one competes with nobody
+        winner = recipe.candidates[row.training.get("won", 0)]
         recipe = changed(changed(recipe, {"candidates": ()}), winner)
-        key = candidate_key(key, recipe)
+        key = candidate_key(key, recipe) if "won" in row.training else key  # a single one competes with nobody
     task.recipe = recipe
     model = task.model(build_backbone(row.backbone, **row.backbone_options))
     if recipe.steps:

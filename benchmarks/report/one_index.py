@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,4 +148,4 @@ def _searched(entries: Mapping[str, Entry], grids: Sequence[str]) -> _Searched |
 
 def _pair(grid: str) -> str:
     """`8x8` for 8."""
-    return grid if "x" in grid else re.sub(r"^(\d+)$", r"\1x\1", grid)
+    return grid if "x" in grid else f"{grid}x{grid}"

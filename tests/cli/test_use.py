@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from runner_tools import run_toy
 from typer.testing import CliRunner
 
 import run_all
@@ -168,3 +169,11 @@ def test_a_trained_backbone_is_handed_on_with_its_classifier(place) -> None:
     ):
         assert message in str(typed(*words, *wrong).exception)
     assert not list(place.glob("*.tried.*")) and not (place / "a.safetensors").exists()
+
+
+def test_the_weights_of_a_single_candidate_are_found(tmp_path) -> None:
+    """It competes with nobody, so its weights lie under the key of the cell."""
+    summary, rows = run_toy(tmp_path, settings=("recipe.candidates=[{batch: 4}]",))
+    assert summary.status == 0 and "won" not in rows[0].training
+    task, model = reopen(Store(tmp_path / "out", True), rows[0], tmp_path)
+    assert task.recipe.batch == 4 and not task.recipe.candidates and not model.training

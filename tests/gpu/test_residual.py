@@ -71,11 +71,7 @@ def test_the_stream_is_bfloat16_inside_and_nothing_is_left_of_it_outside() -> No
 def test_a_training_with_it_learns_as_one_without(each: bool) -> None:
     losses = {}
     for kind in ("float32", "bf16"):
-        torch.manual_seed(0)
-        task = Toy()
-        model = task.model(build_backbone("vit_nano_g8", pretrained=False))
-        recipe = Recipe(steps=3, batch=4, lr=0.01, clip_per_example=each, residual=kind)
-        training = finetune(task, model, recipe, FOUR, Accelerator(cpu=True, mixed_precision="bf16"))
+        training = runner_tools.first_steps("bf16", clip_per_example=each, residual=kind)
         assert not any("one pass an example" in note for note in training.notes)
         losses[kind] = training.losses
     assert losses["bf16"] != losses["float32"] and losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)

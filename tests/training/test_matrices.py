@@ -63,11 +63,7 @@ def test_operands_are_rounded_and_all_else_is_float32() -> None:
 def test_a_training_with_it_learns_as_one_without(each: bool) -> None:
     losses = {}
     for kind in ("float32", "bf16"):
-        torch.manual_seed(0)
-        task = Toy()
-        model = task.model(build_backbone("vit_nano_g8", pretrained=False))
-        recipe = Recipe(steps=3, batch=4, lr=0.01, clip_per_example=each, matrices=kind)
-        training = finetune(task, model, recipe, FOUR, Accelerator(cpu=True))
+        training = runner_tools.first_steps(clip_per_example=each, matrices=kind)
         assert not any("one pass an example" in note for note in training.notes)
         losses[kind] = training.losses
     assert losses["bf16"] != losses["float32"] and losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)

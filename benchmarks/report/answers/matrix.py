@@ -9,7 +9,7 @@ from benchmarks.report.answers.answer import AWAY, Answer
 from benchmarks.report.answers.comparisons import ModelComparison
 from benchmarks.report.answers.questions import title
 from benchmarks.report.statistics.retention import retain_across
-from benchmarks.report.statistics.sentences import Shown, across_sentence
+from benchmarks.report.statistics.sentences import Shown, across_sentence, and_joined
 
 MARKS = {"yes": "✓", "no": "✗", "undecided": "?", "empty": "∅", "": "-"}
 
@@ -105,7 +105,7 @@ def headline(answers: Sequence[Answer]) -> str:
         return _in_short(name, own)
     everywhere = [name for name, own in counts.items() if own.get("yes", 0) == sum(own.values())]
     if everywhere:
-        return f"Yes for {listed(everywhere)}: each may replace every fixed model that it stands beside here."
+        return f"Yes for {and_joined(everywhere)}: each may replace every fixed model that it stands beside here."
     some = [name for name, own in counts.items() if own.get("yes", 0)]
     if some:
         return f"In part: {len(some)} of {len(counts)} flexible models may replace some fixed models, none all of them."
@@ -121,7 +121,7 @@ def _in_short(name: str, counts: dict[str, int]) -> str:
     files = counts.get("yes, hollow", 0)
     kinds = {word: counts.get(word, 0) + counts.get(f"{word}, hollow", 0) for word in ("no", "undecided", "empty")}
     kinds["yes of two files alone"] = files
-    others = listed([f"{number} {word}" for word, number in kinds.items() if number])
+    others = and_joined([f"{number} {word}" for word, number in kinds.items() if number])
     if yes == total:
         return f"Yes: {name} may replace every fixed model that it stands beside here ({total} of {_answers(total)})."
     if yes:
@@ -134,11 +134,6 @@ def _in_short(name: str, counts: dict[str, int]) -> str:
 
 def _answers(number: int) -> str:
     return f"{number} answer{'s' if number != 1 else ''}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def overall(answers: Sequence[Answer]) -> list[str]:

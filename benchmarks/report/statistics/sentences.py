@@ -229,6 +229,9 @@ def footer(comparisons: int) -> str:
 
 def grids_text(grids: Sequence[str]) -> str:
     """`grid 8`, `grids 8 and 15`, `grids 4, 8 and 15`."""
-    if len(grids) < 2:
-        return f"grid {''.join(grids)}"
-    return f"grids {', '.join(grids[:-1])} and {grids[-1]}"
+    return f"grid{'s' if len(grids) > 1 else ''} {and_joined(grids)}"
+
+
+def and_joined(parts: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return "".join(parts) if len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -10,11 +10,10 @@ from typing import Any
 
 from benchmarks.report.answers.answer import Answer
 from benchmarks.report.answers.comparisons import changing, compare_lines, lines_of
-from benchmarks.report.answers.matrix import listed
 from benchmarks.report.answers.points import Point
 from benchmarks.report.answers.questions import Group, asked_of, grid_order, title
 from benchmarks.report.statistics.noninferiority import Comparison, Rules
-from benchmarks.report.statistics.sentences import Shown, Wording
+from benchmarks.report.statistics.sentences import Shown, Wording, and_joined
 
 LENGTH = ("steps", "warmup")  # of a recipe: what budgets differ in
 NEAR = 0.01  # relative: a budget is not always a whole number of steps
@@ -56,18 +55,17 @@ class EqualCost:
     other: Training
     comparison: Comparison
     unknown: Mapping[str, str]
-    words: Wording
 
-    def line(self) -> str:
+    def line(self, words: Wording) -> str:
         """`For about the same 44.7 TMACs of training, curriculum-cost:5,10,15 (2,679 steps) instead of 15 (625 steps):
         better at grid 5, +9.8 points [+8.1, +11.5]; undecided at grid 15, ... (3 seeds each, 5,000 pictures; ...).`"""
         parts = []
         for v in self.comparison.verdicts:
-            told = f", {Shown(v, self.words).difference()}" if v.verdict != "empty" else ""
+            told = f", {Shown(v, words).difference()}" if v.verdict != "empty" else ""
             parts.append(f"{WORDS[v.verdict]} at grid {v.grid}{told}")
         parts += [f"no verdict at grid {grid} ({why})" for grid, why in self.unknown.items()]
         live = [v for v in self.comparison.verdicts if v.verdict != "empty"]
-        basis = f" ({Shown(live[0], self.words).basis})" if live else ""
+        basis = f" ({Shown(live[0], words).basis})" if live else ""
         caveat = ""
         if self.comparison.hollow:
             caveat = " One training run each: this judges these files, not the schedules."
@@ -117,7 +115,7 @@ class Budgets:
         count = len(self.pairs)
         over = f", not over the {count} comparisons of this section" if count > 1 else ""
         return [
-            *(p.line() for p in self.pairs),
+            *(p.line(self.words) for p in self.pairs),
             f"95 % intervals per grid; verdicts corrected within a comparison{over}.",
         ]
 
@@ -150,7 +148,7 @@ def budgets_of(answers: Sequence[Answer]) -> list[Budgets]:
                 one, other = (a, b) if changing(a.train) and not changing(b.train) else (b, a)
                 compared = compare_lines(one.points, other.points, strict)
                 if compared.comparison.verdicts or compared.unknown:
-                    pairs.append(EqualCost(one, other, compared.comparison, compared.unknown, words))
+                    pairs.append(EqualCost(one, other, compared.comparison, compared.unknown))
         pairs.sort(key=lambda pair: changing(pair.other.train))  # stable: those with one grid first
         if pairs:
             found.append(Budgets(group, backbone, view, words, first.rules, tuple(trainings), tuple(pairs)))
@@ -168,7 +166,7 @@ def in_short(found: Sequence[Budgets]) -> str:
         return ""
     kinds = {kind: sum(v == kind for _, v in verdicts) for kind in WORDS}
     words = WORDS | {"empty": "neither is above chance"}
-    told = listed([f"{words[kind]} in {count}" for kind, count in kinds.items() if count])
+    told = and_joined([f"{words[kind]} in {count}" for kind, count in kinds.items() if count])
     schedules = {(p.one.train, p.other.train) for p, _ in verdicts}
     names = "one schedule of grids instead of another"
     if len(schedules) == 1:
