@@ -8,9 +8,13 @@ import sys
 import threading
 from pathlib import Path
 
+import official_forms
 import pytest
 import torch
+from data_tools import sized
 
+from benchmarks.prepare import prepare
+from benchmarks.speed.gpu import engine
 from benchmarks.speed.gpu.throughput import queue
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +45,7 @@ def test_who_wants_the_gpu_alone_waits_for_all_who_share_it(tmp_path) -> None:
     assert seen == ["shared", "alone"]
 
 
-@pytest.mark.parametrize("step", ["__main__", "throughput", "detection", "sweep", "nano"])
+@pytest.mark.parametrize("step", ["__main__", "throughput", "detection", "sweep", "engine", "nano"])
 def test_where_there_is_no_gpu_a_step_says_so_in_a_line(step, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device, told in (
@@ -73,3 +77,14 @@ def test_throughput_and_detection_are_measured_and_written(tmp_path) -> None:
     (found,) = [json.loads(line) for line in (work / "detection.jsonl").read_text().splitlines()]
     assert found["gap"] < 1e-4 and set(found["examples_a_second"]) == {"batched", "one pass", "a pass an example"}
     assert (work / "throughput.md").read_text().count("\n") == 2 + 16 and (tmp_path / "gpu.tar.gz").stat().st_size
+
+
+def test_the_training_loop_is_timed_as_it_runs(tmp_path, monkeypatch) -> None:
+    source = official_forms.zipped(official_forms.tiny_imagenet(tmp_path), tmp_path / "tiny-imagenet-200.zip")
+    prepare("tiny-imagenet", [source], tmp_path / "data", {"train": 4, "val": 2}, lambda text: None)
+    sized(monkeypatch, "tinyimagenet100", "classes", train=8, val=4)
+    (row,) = engine.measure(tmp_path / "data", tmp_path, torch.device("cpu"), small=True)
+    low, high = row["spread"]
+    assert row == json.loads((tmp_path / "engine.jsonl").read_text()) and 0 < low <= row["pictures_a_second"] <= high
+    assert (row["residual"], row["compiled"]) == ("float32", False) and row["share_of_peak"] > 0
+    assert f"{row['pictures_a_second']:,.0f} ({low:,.0f}-{high:,.0f})" in engine.markdown([row])

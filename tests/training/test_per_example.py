@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from benchmarks.engine.running.processes import end_group, end_process
 from benchmarks.engine.training.loop import TaskStep
 from benchmarks.engine.training.per_example import clipping, layers
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
+from benchmarks.engine.training.per_example.layers import SeparateGradients
 from tasks import build_task
 from tasks.contract import Batch, TaskError
 from tasks.detection.model.detector import Detector
@@ -128,6 +131,42 @@ def test_chunks_change_nothing_and_follow_the_gradients_bytes(tmp_path: Any, mon
     assert way.notes == [
         f"out of memory at grid 4x4: passes of {a} examples halved to {b}" for a, b in ((7, 3), (3, 1))
     ]
+
+
+@pytest.mark.parametrize("fails_in", ["", "forward", "backward"])
+@pytest.mark.parametrize("balance", [0, 1e9])
+def test_a_pass_leaves_no_graph_behind_not_even_one_that_fails(
+    tmp_path: Any, monkeypatch: Any, fails_in: str, balance: float
+) -> None:
+    task, model, batch = detection(tmp_path)
+    monkeypatch.setitem(layers.BALANCE, "cpu", balance)
+    way = ExampleClipping(task, model, TaskStep(task, model), 1.0, Accelerator(cpu=True), [])
+    passes: list[weakref.ref[SeparateGradients]] = []
+
+    class Watched(SeparateGradients):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            passes.append(weakref.ref(self))
+
+    monkeypatch.setattr(clipping, "SeparateGradients", Watched)
+    if fails_in:
+        plain, calls = getattr(layers._Linear, fails_in), []
+
+        def failing(*given: Any) -> Any:
+            calls.append(given[0])
+            if len(calls) == 9:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return plain(*given)
+
+        monkeypatch.setattr(layers._Linear, fails_in, staticmethod(failing))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    way(batch, (4, 4), parameters)
+    assert len(way.notes) == bool(fails_in) and way.together
+    if fails_in:
+        calls.clear()
+    del batch
+    gc.collect()
+    assert len(passes) == (4 if fails_in else 1) and not any(seen() is not None for seen in passes)
 
 
 def test_what_cannot_be_traced_is_passed_one_by_one_and_said(capsys: Any) -> None:

@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import build_backbone
+from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.training.per_example.clipping import MOST_EXAMPLES
 from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.per_example import furthest, spread, ways
@@ -94,6 +95,20 @@ def measure(
     return row
 
 
+def _within_memory(case: tuple[Any, ...], device: torch.device) -> dict[str, Any]:
+    """A row of as many examples of the case as the memory holds."""
+    *shape, count, turns = case
+    while True:
+        try:
+            return measure(*shape, count, turns, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or count == 1:
+                raise
+        count //= 2
+        print(f"out of memory at patch {case[3]}: {count} examples instead", flush=True)
+        free_memory()
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as a table, a line a way."""
     head = ["model", "patch", "examples", "way", "examples/s", "share of peak", "time / batched", "kernels", "waits"]
@@ -115,7 +130,7 @@ def main() -> None:
         if options.seconds - (begun - started) < longest:
             print(f"no time for patch {case[3]}", flush=True)
             break
-        rows.append(measure(*case, torch.device(options.device)))
+        rows.append(_within_memory(case, torch.device(options.device)))
         with (options.out / "detection.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         (options.out / "detection.md").write_text(markdown(rows), encoding="utf-8")

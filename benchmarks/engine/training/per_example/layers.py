@@ -97,13 +97,18 @@ class SeparateGradients(TorchFunctionMode):
 
         Raises: Inseparable where a parameter was used by what is no function of torch.
         """
-        self._forms.clear()
         shared, copies = zip(*self._copies.values(), strict=True) if self._copies else ((), ())
-        found = torch.autograd.grad(losses.sum(), [*copies, *parameters], allow_unused=True)
+        try:
+            found = torch.autograd.grad(losses.sum(), [*copies, *parameters], allow_unused=True)
+            kept = dict(self._forms)
+        finally:
+            # a kept factor holds the graph that it comes from, whose layers hold this context: a ring that neither
+            # the garbage collector nor an error on the way would open
+            self._forms.clear()
         if any(g is not None for g in found[len(copies) :]):
             raise Inseparable("a parameter is used where no function of torch is seen")
         forms = {
-            id(t): self._forms.get(id(t), []) + ([] if g is None else [Dense(g)])
+            id(t): kept.get(id(t), []) + ([] if g is None else [Dense(g)])
             for t, g in zip(shared, found[: len(copies)], strict=True)
         }
         made = [t for t in shared if not t.is_leaf and forms[id(t)]]
