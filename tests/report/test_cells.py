@@ -50,3 +50,22 @@ def test_no_two_backbones_of_a_plot_have_one_colour(tmp_path, kind) -> None:
     (answer,) = answers(entries([store]))
     axes = plot(answer, "grid").axes[0]
     assert len({container[0].get_color() for container in axes.containers}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("task", "named", "tables"),
+    [
+        ("classification", {"squeeze": False}, {"scenes"}),  # the default
+        ("classification", {"squeeze": True}, {"scenes", "scenes squeeze=True"}),
+        ("absent", {"squeeze": False}, {"scenes", "scenes squeeze=False"}),  # a plug-in that is not here
+    ],
+)
+def test_a_row_that_names_a_default_stands_with_those_that_do_not(tmp_path, task, named, tables) -> None:
+    store, n = Store(tmp_path / "run"), np.arange(50)
+    plain = [row(store, "flexivit_nano", 8, 8, n < 20, seed=s, task=task) for s in (0, 1)]
+    told = row(store, "flexivit_nano", 8, 8, n < 25, seed=2, task=task, options={"data": "scenes", **named})
+    store.append([*plain, told])
+    assert {entry.group[1] for entry in entries([store])} == tables
+    again = Store(tmp_path / "all")  # where all name it, the title has no use for it
+    again.append([{**r, "options": told["options"], "samples": None} for r in (*plain, told)])
+    assert {entry.group[1] for entry in entries([again])} == {"scenes"}

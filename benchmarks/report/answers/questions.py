@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from benchmarks.engine.identity import data_key
 from benchmarks.store import Row, Store
 from tasks.contract import Recipe
+from tasks.registry import task_class
 
 Group = tuple[str, ...]
 _USUAL_RECIPE = dataclasses.asdict(Recipe())
@@ -88,8 +90,8 @@ def entries(stores: Sequence[Store], apart: bool = False) -> list[Entry]:
     kept = set(map(id, shown([row for row, _ in every])))
     good = [(row, store) for row, store in every if id(row) in kept]
     several = Counter(name for name, _ in {(r.backbone, _built(r)) for r, _ in good})
-    asked = [asked_of(row) for row, _ in good]
     count = Counter(_question(row) for row, _ in good)
+    asked = _without_defaults([row for row, _ in good], count)
     shared = Counter((_question(row), item) for (row, _), own in zip(good, asked, strict=True) for item in own.items())
     found = []
     for (row, store), own in zip(good, asked, strict=True):
@@ -117,6 +119,28 @@ def asked_of(row: Row) -> dict[str, str]:
     if contents := data_key(row):
         asked["contents"] = contents[:8]
     return {k: str(v) for k, v in asked.items()}
+
+
+def _without_defaults(rows: Sequence[Row], count: Mapping[tuple[Any, ...], int]) -> list[dict[str, str]]:
+    """`asked_of` each row; an option that names its default is left out where other rows do not name it."""
+    asked = [asked_of(row) for row in rows]
+    named = Counter((_question(row), name) for row in rows for name in row.options)
+    for row, own in zip(rows, asked, strict=True):
+        for name in row.options:
+            rare = named[_question(row), name] < count[_question(row)]
+            if rare and own.get(name) == _usual_options(row.task).get(name):
+                del own[name]
+    return asked
+
+
+@functools.lru_cache(maxsize=64)
+def _usual_options(task: str) -> dict[str, str]:
+    """Defaults of a task's options; none where its plug-in is not installed, fails or is not trusted here."""
+    try:
+        usual = task_class(task).Options()
+        return {f.name: str(getattr(usual, f.name)) for f in dataclasses.fields(usual)}
+    except Exception:  # a plug-in may raise anything; its rows are then told apart by what they name
+        return {}
 
 
 def title(group: Group) -> str:
