@@ -14,7 +14,7 @@ import torch
 from data_tools import sized
 
 from benchmarks.prepare import prepare
-from benchmarks.speed.gpu import engine
+from benchmarks.speed.gpu import detection, engine
 from benchmarks.speed.gpu.throughput import queue
 
 ROOT = Path(__file__).parents[2]
@@ -88,3 +88,20 @@ def test_the_training_loop_is_timed_as_it_runs(tmp_path, monkeypatch) -> None:
     assert row == json.loads((tmp_path / "engine.jsonl").read_text()) and 0 < low <= row["pictures_a_second"] <= high
     assert (row["residual"], row["compiled"]) == ("float32", False) and row["share_of_peak"] > 0
     assert f"{row['pictures_a_second']:,.0f} ({low:,.0f}-{high:,.0f})" in engine.markdown([row])
+
+
+def test_detection_is_timed_with_as_many_examples_as_fit(monkeypatch, capsys) -> None:
+    def measure(*case) -> dict[str, int]:
+        if case[4] > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        if case[3] == 8:
+            raise RuntimeError("shapes differ")
+        return {"examples": case[4], "turns": case[5]}
+
+    monkeypatch.setattr(detection, "measure", measure)
+    found = detection._within_memory(("a", "b", 720, 30, 64, 5), torch.device("cpu"))
+    assert found == {"examples": 16, "turns": 5}
+    told = capsys.readouterr().out.splitlines()
+    assert told == [f"out of memory at patch 30: {n} examples instead" for n in (32, 16)]
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        detection._within_memory(("a", "b", 720, 8, 16, 5), torch.device("cpu"))

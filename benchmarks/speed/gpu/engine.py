@@ -39,11 +39,12 @@ WAYS = (("float32", True), ("bf16", True), ("float32", False))  # residual strea
 class Timed:
     """A training by one way: `run(steps)` gives pictures a second of each stretch that was read in its second half."""
 
-    def __init__(self, task: Task, residual: str, compile: bool, device: torch.device, case: tuple[Any, ...]):
-        self.task, self.residual, self.compile, self.case = task, residual, compile, case
+    def __init__(
+        self, task: Task, residual: str, compile: bool, device: torch.device, case: tuple[Any, ...], held: Residents
+    ):  # fmt: skip
+        self.task, self.residual, self.compile, self.case, self.held = task, residual, compile, case, held
         kind = "bf16" if device.type == "cuda" else "no"
         self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=kind)
-        self.residents, self.compiled = Residents(4.0), False
 
     def run(self, steps: int) -> list[float]:
         """Raises: RuntimeError where a compiled way fell back to eager."""
@@ -63,7 +64,7 @@ class Timed:
 
         training = finetune(
             self.task, model, recipe, parse_schedule(str(grid)), self.accelerator, progress=told,
-            compile=self.compile, residents=self.residents,
+            compile=self.compile, residents=self.held,
         )  # fmt: skip
         if self.compile and not training.compiled:
             raise RuntimeError(f"not compiled: {training.notes}")
@@ -87,7 +88,8 @@ def measure(data: Path, out: Path, device: torch.device, small: bool) -> list[di
     encoder, lock = build_backbone(backbone), out / "throughput.lock"
     arithmetic = 2 * FORWARD_AND_BACKWARD * macs(encoder, (grid, grid), side)
     ways = [way for way in WAYS if device.type == "cuda" or way == ("float32", False)]
-    timed = {way: Timed(task, *way, device, case) for way in ways}
+    held = Residents(4.0)
+    timed = {way: Timed(task, *way, device, case, held) for way in ways}
     with queue(lock, alone=False):
         for (_, compile), way in timed.items():
             if compile:
