@@ -18,6 +18,7 @@ from benchmarks.engine.finite import Diverged
 from benchmarks.engine.identity import Identities, Identity, cell_key, precision_name
 from benchmarks.engine.plan import Obstacles, rows_of
 from benchmarks.engine.running.finished import opening
+from benchmarks.engine.running.interrupts import while_stopping
 from benchmarks.engine.running.lines import Lines, write_line
 from benchmarks.engine.running.options import RunOptions, build_accelerator, evaluation_weights
 from benchmarks.engine.running.pictured import pictured
@@ -115,6 +116,8 @@ class Runner:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and not self.alone):
                 raise  # the launcher then ends the other processes of the group
+            if while_stopping(error):
+                raise KeyboardInterrupt from error
             self._fail(cell, task, error, summary)
             return True
 

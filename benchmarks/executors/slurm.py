@@ -90,6 +90,16 @@ class CellsJob:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # Slurm signals every process of the job; one that decodes pictures would queue the job a second time
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
+        queue_again = signal.getsignal(signal.SIGUSR2)
+        if callable(queue_again):
+
+            def preempted(number: int, frame: Any) -> None:
+                # submitit leaves by SystemExit, which would be the cell's failure; Slurm ends a job that it queues
+                # again by SIGTERM, after which the step that runs is kept
+                with contextlib.suppress(SystemExit):
+                    queue_again(number, frame)
+
+            signal.signal(signal.SIGUSR2, preempted)
         for module in self.work.suite.imports:
             importlib.import_module(module)
         job = submitit.JobEnvironment()

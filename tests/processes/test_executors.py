@@ -2,10 +2,16 @@
 
 import os
 import pickle
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import submitit
 from front_door import call
 from runner_tools import run_toy, write_suite
 
@@ -17,6 +23,7 @@ from benchmarks.executors import Work, local
 from benchmarks.executors.local import places, visible_gpus
 from benchmarks.executors.slurm import CellsJob, Submitted, further_options, job_name
 from benchmarks.executors.watch import outcome, progress, watch
+from benchmarks.store import Store
 from tasks.contract import TaskError
 
 
@@ -108,6 +115,40 @@ def test_a_job_carries_its_cells_and_not_the_file(tmp_path) -> None:
     write_suite(tmp_path, seeds=[7])
     assert [c.seed for c in pickle.loads(content).work.suite.cells] == [0, 1]
     assert job_name(work) == job_name(work_of(tmp_path, seeds=[3])) and job_name(work).startswith("toy-")
+
+
+def test_a_job_that_slurm_queues_again_ends_the_step_and_leaves_no_failed_row(monkeypatch, tmp_path) -> None:
+    """Submitit's handler left by SystemExit: where that came before Slurm's SIGTERM, it became the cell's failure."""
+    work = work_of(tmp_path, eval=[4], tasks=[{"task": "toy", "recipe": {"steps": 200}}])
+    work = replace(work, options=replace(work.options, every_seconds=0.0))
+    store, queued = Store(work.out), []
+    monkeypatch.setenv("TOY_PAUSE", "0.05")
+    monkeypatch.setattr(submitit, "JobEnvironment", lambda: SimpleNamespace(num_tasks=1))
+
+    def queue_again(number: int, frame: object) -> None:
+        queued.append(number)
+        sys.exit(-1)
+
+    def signals() -> None:
+        while not list(store.folder.glob("checkpoints/*.partial.pt")):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGUSR2, queue_again)
+    slurm = threading.Thread(target=signals)
+    slurm.start()
+    try:
+        with pytest.raises(SystemExit) as left:
+            CellsJob(work, together=False)()
+    finally:
+        slurm.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert left.value.code == 130 and queued == [signal.SIGUSR2] and not store.rows()
+    assert list(store.folder.glob("checkpoints/*.partial.pt"))
 
 
 def test_progress_names_states_and_why_jobs_wait() -> None:

@@ -11,7 +11,9 @@ import pytest
 from runner_tools import PLUGIN, run_toy, write_suite
 
 import run_all
+from benchmarks.engine.runner import Runner
 from benchmarks.engine.running.interrupts import deferred, stopping
+from benchmarks.store import Store
 
 HERE = Path(run_all.__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -115,6 +117,21 @@ def test_an_error_that_the_signal_caused_is_the_signal() -> None:
                     signal.signal(signal.SIGALRM, handler)
     with pytest.raises(RuntimeError, match="another"), deferred():
         raise RuntimeError("another")
+
+
+def test_an_error_on_the_way_out_of_a_stop_is_no_failure(tmp_path, monkeypatch) -> None:
+    """A decoding process that dies of the same signal was told of while the stop was cleaned up, as a failed row."""
+
+    def stopped(*_: object) -> bool:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+
+    monkeypatch.setattr(Runner, "_claimed", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path)
+    assert not Store(tmp_path / "out").rows()
 
 
 def test_handlers_are_put_back_and_what_is_ignored_stays_so() -> None:

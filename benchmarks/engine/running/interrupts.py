@@ -27,6 +27,21 @@ def stopping() -> Iterator[None]:
         yield
 
 
+def while_stopping(error: BaseException) -> bool:
+    """Whether an error came up on the way out of a stop: that of a process which died of the same signal, say.
+
+    Example: `while_stopping(error)` is True where `error.__context__` is a KeyboardInterrupt
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        seen.add(id(cause))
+        cause = cause.__context__
+    return False
+
+
 @contextlib.contextmanager
 def deferred() -> Iterator[threading.Event]:
     """Such a signal sets the event, so that a step can end and be kept; a second one raises KeyboardInterrupt at once.
