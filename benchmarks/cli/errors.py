@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 TRACEBACK = "FLEXIVIT_TRACEBACK"  # set: every error shows its traceback
 OURS = tuple(str(Path(__file__).parents[2] / name) + os.sep for name in ("backbones", "tasks", "benchmarks"))
@@ -43,6 +43,22 @@ def run_verb(app: Callable[..., Any]) -> int:
             traceback.print_exc()
         line, status = explain(error)
         return _say(line, status)
+
+
+def run_script(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script of this software beside the command line, and leave with its status. What a user can mend is one
+    line and status 2, as there; whoever measures wants the traceback of everything else.
+
+    Example: `run_script(main)` below `if __name__ == "__main__":`
+    """
+    try:
+        status = main() or 0
+    except Exception as error:
+        line, status = explain(error)
+        if status != 2 or os.environ.get(TRACEBACK):
+            raise
+        _say(line, status)
+    raise SystemExit(status)
 
 
 def explain(error: BaseException) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones import build_backbone
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.bfloat16 import bfloat16_weights
 from benchmarks.studies.tiny_imagenet import load_tiny_imagenet
 
@@ -88,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

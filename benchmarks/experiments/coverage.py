@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from benchmarks.cli.errors import run_script
 from benchmarks.experiments.made_worlds import World, average_precision, miou, recall, top1
 from benchmarks.report.statistics.variance import Estimate, estimate
 from benchmarks.store.environment import environment
@@ -127,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

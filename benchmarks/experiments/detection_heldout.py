@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.sweep import SweepResult
 from benchmarks.experiments.detection_overfit import before_and_after, parser
 from tasks.detection.adapter import Detection
@@ -85,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 
 from backbones import build_backbone
 from backbones.grids import GridSchedule
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.sweep import SweepResult, sweep
 from benchmarks.engine.training.loop import finetune
 from tasks.data.scenes import scenes_folder
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

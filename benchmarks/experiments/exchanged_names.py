@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.cli.errors import run_script
 from benchmarks.store import Row, Store
 from benchmarks.store.environment import environment
 from tasks import TaskError, build_task
@@ -153,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

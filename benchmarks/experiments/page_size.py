@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cli.errors import run_script
 from benchmarks.report.build import read_report
 from benchmarks.report.page import build_page
 from benchmarks.report.page.curves import library
@@ -135,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

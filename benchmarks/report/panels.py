@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.reopen import find_row, reopen
 from benchmarks.store import Store
 from tasks.contract import View
@@ -63,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -13,6 +13,7 @@ import statistics
 import torch
 from torch import Tensor
 
+from benchmarks.cli.errors import run_script
 from benchmarks.speed.per_example import spread
 from benchmarks.speed.throughput import take_turns
 
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ from PIL import Image, features
 
 from backbones import build_backbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.batches.evaluation import eval_batches
 from benchmarks.engine.sweep import sweep
 from benchmarks.speed.throughput import take_turns
@@ -352,4 +353,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

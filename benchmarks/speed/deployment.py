@@ -26,6 +26,7 @@ from backbones.deploy import deploy
 from backbones.deploy.formats import export_model, program
 from backbones.deploy.module import relative_error
 from backbones.deploy.opened import open_exported
+from benchmarks.cli.errors import run_script
 
 NAME, GRIDS, TURNS = "flexivit_nano", (4, 8, 15), 60
 CONTENDERS = ("backbone", "plain module", "torch.export", "ONNX Runtime")
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

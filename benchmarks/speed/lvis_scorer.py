@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cli.errors import run_script
 from tasks.detection.scoring.results import Detections
 
 CATEGORIES, PER_IMAGE, SIDE, FULL, GRIDS = 1203, 300, 640, 19_809, 10
@@ -121,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from backbones import build_backbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.sweep import sweep
 from tasks import build_task
 
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

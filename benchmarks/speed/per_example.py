@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from backbones import build_backbone
 from backbones.grids import Grid
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
 from benchmarks.engine.training.unused import lock
 from benchmarks.speed.throughput import take_turns
@@ -141,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,6 +20,8 @@ import time
 import torch
 from torch import Tensor
 
+from benchmarks.cli.errors import run_script
+
 
 def embeddings(images: int, captions: int, width: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Captions scattered around their images; the caption i belongs to image i modulo `images`."""
@@ -114,4 +116,4 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -22,6 +22,7 @@ from backbones.contract import Normalisation
 from backbones.flexible import FlexiBackbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
 from backbones.resize import _pseudo_inverse, interpolation_matrix, resize_patch_kernel
+from benchmarks.cli.errors import run_script
 
 
 def fastest_ms(*calls: Callable[[], object], repeats: int) -> list[float]:
@@ -97,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

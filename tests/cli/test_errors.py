@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from benchmarks.cli.errors import explain, run_verb
+from benchmarks.cli.errors import explain, run_script, run_verb
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +107,33 @@ def test_statuses_of_verbs_are_kept(capsys) -> None:
     assert run_verb(raising(SystemExit(4))) == 4
     assert run_verb(raising(SystemExit("process 1: out of memory"))) == 1
     assert capsys.readouterr().err == "process 1: out of memory\n"
+
+
+def test_a_script_says_in_a_line_what_can_be_mended_and_shows_its_own_faults(capsys) -> None:
+    def script(error: BaseException | None = None) -> int:
+        if error:
+            raise error
+        return 3
+
+    with pytest.raises(SystemExit) as left:
+        run_script(lambda: script(ValueError("/nowhere: no pictures")))
+    assert left.value.code == 2 and capsys.readouterr().err == "error: /nowhere: no pictures\n"
+    with pytest.raises(RuntimeError, match="not compiled"):
+        run_script(lambda: script(RuntimeError("not compiled")))
+    with pytest.raises(SystemExit) as left:
+        run_script(script)
+    assert left.value.code == 3
+
+
+def test_every_script_has_this_boundary() -> None:
+    """`benchmarks.speed.gpu.engine --data /nowhere` ended in a traceback, as others did."""
+    ends = {
+        str(path.relative_to(ROOT)): text.rpartition('if __name__ == "__main__":\n')[2]
+        for path in sorted((ROOT / "benchmarks").rglob("*.py"))
+        if '\nif __name__ == "__main__":\n' in (text := path.read_text(encoding="utf-8"))
+    }
+    assert len(ends) > 25
+    assert not {p: end for p, end in ends.items() if not end.startswith(("    run_script(main)", "    study_main("))}
 
 
 def test_a_warning_of_ours_is_one_line(capsys) -> None:

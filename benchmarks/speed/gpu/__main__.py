@@ -21,6 +21,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from benchmarks.cli.errors import run_script
 from benchmarks.speed.gpu.options import device
 
 # seconds at most
@@ -147,4 +148,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

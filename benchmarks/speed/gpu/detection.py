@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import build_backbone
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.memory import free_memory, is_out_of_memory
 from benchmarks.engine.training.per_example.clipping import MOST_EXAMPLES
 from benchmarks.speed.gpu.options import step_parser
@@ -139,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from backbones import build_backbone
 from backbones.grids import parse_schedule
+from benchmarks.cli.errors import run_script
 from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
 from benchmarks.engine.batches.resident import Residents
 from benchmarks.engine.suite import changed
@@ -137,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.running.options import RunOptions
 from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.gpu.trainings import Clock, chosen_settings, search, train
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

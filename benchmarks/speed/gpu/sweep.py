@@ -14,6 +14,7 @@ from torch import Tensor
 from backbones import build_backbone
 from backbones.flexible import FlexiBackbone
 from backbones.grids import NANO_GRIDS, PAPER_GRIDS
+from benchmarks.cli.errors import run_script
 from benchmarks.speed.gpu.options import step_parser
 from benchmarks.speed.throughput import take_turns
 
@@ -70,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

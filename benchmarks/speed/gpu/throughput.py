@@ -26,6 +26,7 @@ from backbones import build_backbone
 from backbones.flexible import FlexiBackbone
 from backbones.grids import Grid
 from backbones.patches import by_convolution, by_product
+from benchmarks.cli.errors import run_script
 from benchmarks.cost.macs import FORWARD_AND_BACKWARD, macs
 from benchmarks.speed.contenders import fixed_vit
 from benchmarks.speed.gpu.options import step_parser
@@ -303,4 +304,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

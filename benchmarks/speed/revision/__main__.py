@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from backbones.grids import NANO_GRIDS
+from benchmarks.cli.errors import run_script
 from benchmarks.speed.revision.trees import Tree, checked_out, git, read_rows, side_by_side
 
 TASKS: Mapping[str, Mapping[str, Any]] = {"classification": {"batch": 16}, "segmentation": {"batch": 8}}
@@ -161,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

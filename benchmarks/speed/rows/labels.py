@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.cli.errors import run_script
+
 POINTS = 30  # of a polygon; LVIS' have some forty numbers
 BOXES = 13  # of a picture, as in LVIS
 WAYS = {"whole file": "json", "columns": "columns"}
@@ -100,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

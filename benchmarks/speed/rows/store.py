@@ -21,6 +21,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.identity import Identities, cell_key
 from benchmarks.engine.runner import Runner
 from benchmarks.engine.running.options import RunOptions
@@ -171,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.cli.errors import run_script
 from benchmarks.report.statistics.jackknife import deal_groups, replicates_of_sums, replicates_of_weights
 from benchmarks.store import Row, Store
 from benchmarks.store.environment import environment
@@ -125,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

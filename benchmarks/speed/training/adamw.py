@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from backbones import build_backbone
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.training.optimizers import BETAS, EPSILON, build_optimizer, parameter_groups
 from benchmarks.speed.per_example import spread
 from benchmarks.speed.throughput import take_turns
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

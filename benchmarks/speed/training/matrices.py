@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from backbones import build_backbone
 from backbones.grids import Grid
+from benchmarks.cli.errors import run_script
 from benchmarks.engine.training.matrices import block_matrices
 from benchmarks.engine.training.optimizers import build_optimizer, clip_gradients
 from benchmarks.speed.per_example import spread
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -13,6 +13,7 @@ import statistics
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cli.errors import run_script
 from benchmarks.speed.per_example import spread
 from benchmarks.speed.throughput import take_turns
 from tasks import build_task
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
