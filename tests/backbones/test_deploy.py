@@ -23,9 +23,12 @@ def nano() -> FlexiBackbone:
     return build_backbone("flexivit_nano").eval()
 
 
+WAYS = [(form, grid) for grid in (4, 8, (6, 10)) for form in ("onnx", "torch", "timm")]
+QUICK = (("torch", 4), ("timm", 8), ("onnx", (6, 10)))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("form", ["onnx", "torch", "timm"])
-@pytest.mark.parametrize("grid", [4, 8, (6, 10)])
+@pytest.mark.parametrize("form, grid", [w if w in QUICK else pytest.param(*w, marks=pytest.mark.slow) for w in WAYS])
 def test_every_format_gives_the_logits_of_the_backbone(nano, tmp_path, form: str, grid) -> None:
     expected = nano.head(nano(IMAGES, grid).pooled)
     made = deploy(nano, grid, classes=[f"class {i}" for i in range(100)], backbone="flexivit_nano")
@@ -44,10 +47,11 @@ FAMILIES = [
     "vit_medium_patch16_gap_240", "eva02_tiny_patch14_224", "vit_small_patch16_dinov3",
     "deit_tiny_distilled_patch16_224",
 ]  # fmt: skip
+USUAL = ("vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224", "eva02_tiny_patch14_224")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [n if n in USUAL else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES])
 def test_families_of_timm_are_exported(name: str, tmp_path) -> None:
     torch.manual_seed(0)
     side, depth = (112, 2)

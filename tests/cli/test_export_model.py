@@ -52,7 +52,7 @@ def export(place, name: str, *words: str, check: bool = True):
         ("fine.onnx", ("--where", "protocol=finetune*")),
         ("fine", ("--where", "protocol=finetune*", "--format", "timm")),
         ("probe.pt2", ("--where", "protocol=linear*", "--format", "torch")),
-        ("masks.onnx", ("--task", "segmentation")),
+        pytest.param("masks.onnx", ("--task", "segmentation"), marks=pytest.mark.slow),
         ("words.pt2", ("--task", "retrieval", "--format", "torch")),
     ],
 )

@@ -77,6 +77,7 @@ def test_a_training_with_it_learns_as_one_without(each: bool) -> None:
     assert losses["bf16"] != losses["float32"] and losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
 
 
+@pytest.mark.slow  # a minute of the compiler's
 def test_compiled_it_gives_what_it_gives_eagerly() -> None:
     losses = {}
     for compile in (False, True):

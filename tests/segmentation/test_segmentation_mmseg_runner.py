@@ -70,7 +70,7 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     assert more.iter == 3
 
 
-@pytest.mark.parametrize("size", [{"grid": 6}, {"patch": 8}], ids=["grid", "patch"])
+@pytest.mark.parametrize("size", [{"grid": 6}, pytest.param({"patch": 8}, marks=pytest.mark.slow)], ids=str)
 def test_validation_while_grids_change_is_at_its_own_grids(folder, size):
     """A schedule puts the backbone's grid back before validation, not in its midst; the best is kept by one grid."""
     from mmengine.config import Config
@@ -160,7 +160,9 @@ def test_the_documented_config_by_mmsegs_own_tools(tmp_path):
     assert len({str(values) for values in split.values()}) == 3, split
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS[:2], ids=["without _base_", "with mmseg::"])
+@pytest.mark.parametrize(
+    "snippet", [SNIPPETS[0], pytest.param(SNIPPETS[1], marks=pytest.mark.slow)], ids=["without _base_", "with mmseg::"]
+)
 def test_configs_of_the_documentation_are_read_and_run(tmp_path, snippet):
     """In a fresh interpreter, as mmseg's own tools read them: nothing of this package is imported before."""
     (tmp_path / "pasted.py").write_text(snippet)
