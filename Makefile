@@ -11,6 +11,12 @@ BIN = .venv/bin
 .PHONY: demo
 demo: setup
 	$(BIN)/python run_all.py run demo --jobs 2
+	@$(MAKE) --no-print-directory $(PAGE)
+
+PAGE = results/runs/demo/report/page.html
+# made anew only where rows or the report itself have changed
+results/runs/demo/rows.jsonl: ;
+$(PAGE): results/runs/demo/rows.jsonl $(shell find benchmarks/report -type f -not -name '*.pyc')
 	$(BIN)/python run_all.py report results/runs/demo
 
 .PHONY: setup test slow mutants browser slurm lint models nano

@@ -121,7 +121,7 @@ def test_a_job_that_slurm_queues_again_ends_the_step_and_leaves_no_failed_row(mo
     """Submitit's handler left by SystemExit: where that came before Slurm's SIGTERM, it became the cell's failure."""
     work = work_of(tmp_path, eval=[4], tasks=[{"task": "toy", "recipe": {"steps": 200}}])
     work = replace(work, options=replace(work.options, every_seconds=0.0))
-    store, queued = Store(work.out), []
+    store, queued, ended = Store(work.out), [], threading.Event()
     monkeypatch.setenv("TOY_PAUSE", "0.05")
     monkeypatch.setattr(submitit, "JobEnvironment", lambda: SimpleNamespace(num_tasks=1))
 
@@ -133,21 +133,22 @@ def test_a_job_that_slurm_queues_again_ends_the_step_and_leaves_no_failed_row(mo
         while not list(store.folder.glob("checkpoints/*.partial.pt")):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGUSR2)
-        time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not ended.wait(0.5):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR2)}
     signal.signal(signal.SIGUSR2, queue_again)
     slurm = threading.Thread(target=signals)
     slurm.start()
     try:
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as status:
             CellsJob(work, together=False)()
     finally:
+        ended.set()
         slurm.join()
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert left.value.code == 130 and queued == [signal.SIGUSR2] and not store.rows()
+    assert status.value.code == 130 and queued == [signal.SIGUSR2] and not store.rows()
     assert list(store.folder.glob("checkpoints/*.partial.pt"))
 
 
