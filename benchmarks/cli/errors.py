@@ -16,9 +16,9 @@ TRACEBACK = "FLEXIVIT_TRACEBACK"  # set: every error shows its traceback
 OURS = tuple(str(Path(__file__).parents[2] / name) + os.sep for name in ("backbones", "tasks", "benchmarks"))
 
 
-def run_verb(app: Callable[..., Any]) -> int:
+def run_verb(app: Callable[..., Any], traced: bool = False) -> int:
     """Run the command line; returns the exit status: that of the verb, 2 for what a user can mend, 1 for a fault of
-    this software, 130 after Ctrl-C, 141 where the reader of the output has gone.
+    this software (`traced`: with its traceback), 130 after Ctrl-C, 141 where the reader of the output has gone.
 
     Example: `sys.exit(run_verb(app))`
     """
@@ -39,26 +39,19 @@ def run_verb(app: Callable[..., Any]) -> int:
     except BaseException as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             return _closed(sys.stdout)
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
         line, status = explain(error)
+        if os.environ.get(TRACEBACK) or (traced and status != 2):
+            traceback.print_exc()
         return _say(line, status)
 
 
 def run_script(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script of this software beside the command line, and leave with its status. What a user can mend is one
-    line and status 2, as there; whoever measures wants the traceback of everything else.
+    """Run a script of this software beside the command line, and leave with the status that a verb has. Whoever
+    measures sees the traceback of a fault as well.
 
     Example: `run_script(main)` below `if __name__ == "__main__":`
     """
-    try:
-        status = main() or 0
-    except Exception as error:
-        line, status = explain(error)
-        if status != 2 or os.environ.get(TRACEBACK):
-            raise
-        _say(line, status)
-    raise SystemExit(status)
+    raise SystemExit(run_verb(lambda standalone_mode: main(), traced=True))
 
 
 def explain(error: BaseException) -> tuple[str, int]:

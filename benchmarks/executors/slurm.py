@@ -90,16 +90,7 @@ class CellsJob:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # Slurm signals every process of the job; one that decodes pictures would queue the job a second time
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN))
-        queue_again = signal.getsignal(signal.SIGUSR2)
-        if callable(queue_again):
-
-            def preempted(number: int, frame: Any) -> None:
-                # submitit leaves by SystemExit, which would be the cell's failure; Slurm ends a job that it queues
-                # again by SIGTERM, after which the step that runs is kept
-                with contextlib.suppress(SystemExit):
-                    queue_again(number, frame)
-
-            signal.signal(signal.SIGUSR2, preempted)
+        _stay_until_sigterm()
         for module in self.work.suite.imports:
             importlib.import_module(module)
         job = submitit.JobEnvironment()
@@ -122,6 +113,22 @@ class CellsJob:
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """The same once more: rows and training checkpoints are in the folder."""
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _stay_until_sigterm() -> None:
+    """Submitit's handler of USR2 queues the job again and leaves by SystemExit, which would be the cell's failure.
+
+    Slurm ends such a job by SIGTERM, after which the step that runs is kept.
+    """
+    queue_again = signal.getsignal(signal.SIGUSR2)
+    if not callable(queue_again):  # no submitit has set it
+        return
+
+    def preempted(number: int, frame: Any) -> None:
+        with contextlib.suppress(SystemExit):
+            queue_again(number, frame)
+
+    signal.signal(signal.SIGUSR2, preempted)
 
 
 def further_options(texts: Sequence[str]) -> dict[str, Any]:

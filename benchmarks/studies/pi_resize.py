@@ -5,6 +5,7 @@ python -m benchmarks.studies.pi_resize --backbone vit_nano_g15 --data DATA/pretr
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from backbones import build_backbone
 from backbones.grids import METHODS, Grid, patch_size
 from backbones.resize import interpolation_matrix
+from benchmarks.cli.errors import run_script
 from benchmarks.report.published import published
 from benchmarks.studies.pictures import validation_pictures
 from benchmarks.studies.settings import study_main
@@ -182,4 +184,4 @@ def plot(result: dict[str, Any], name: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    study_main("pi_resize")
+    run_script(functools.partial(study_main, "pi_resize"))

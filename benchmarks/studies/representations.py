@@ -5,6 +5,7 @@ python -m benchmarks.studies.representations --data DATA/pretrain --out results/
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backbones import FlexiBackbone, build_backbone
+from benchmarks.cli.errors import run_script
 from benchmarks.studies.cka import MinibatchCKA, arc_cosine, classical_scaling
 from benchmarks.studies.pictures import validation_pictures
 from benchmarks.studies.settings import study_main
@@ -169,4 +171,4 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    study_main("representations")
+    run_script(functools.partial(study_main, "representations"))

@@ -94,8 +94,5 @@ def study_main(study: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     changes = [*options.changes, *([f"backbone={options.backbone}"] if options.backbone else [])]
-    try:
-        run_study(study, options.scale, options.data, options.out, options.device, changes)
-    except ValueError as error:
-        parser.exit(2, f"error: {error}\n")
+    run_study(study, options.scale, options.data, options.out, options.device, changes)
     print((options.out / "table.md").read_text(encoding="utf-8"))

@@ -118,8 +118,13 @@ def test_a_script_says_in_a_line_what_can_be_mended_and_shows_its_own_faults(cap
     with pytest.raises(SystemExit) as left:
         run_script(lambda: script(ValueError("/nowhere: no pictures")))
     assert left.value.code == 2 and capsys.readouterr().err == "error: /nowhere: no pictures\n"
-    with pytest.raises(RuntimeError, match="not compiled"):
+    with pytest.raises(SystemExit) as left:
         run_script(lambda: script(RuntimeError("not compiled")))
+    told = capsys.readouterr().err
+    assert left.value.code == 1 and told.startswith("Traceback") and "RuntimeError: not compiled" in told
+    with pytest.raises(SystemExit) as left:
+        run_script(lambda: script(KeyboardInterrupt()))
+    assert left.value.code == 130 and not capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         run_script(script)
     assert left.value.code == 3
@@ -133,7 +138,7 @@ def test_every_script_has_this_boundary() -> None:
         if '\nif __name__ == "__main__":\n' in (text := path.read_text(encoding="utf-8"))
     }
     assert len(ends) > 25
-    assert not {p: end for p, end in ends.items() if not end.startswith(("    run_script(main)", "    study_main("))}
+    assert not {p: end for p, end in ends.items() if not end.startswith("    run_script(")}
 
 
 def test_a_warning_of_ours_is_one_line(capsys) -> None:

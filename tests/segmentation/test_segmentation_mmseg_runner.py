@@ -70,7 +70,9 @@ def test_grids_change_in_training_and_several_are_tested(folder):
     assert more.iter == 3
 
 
-@pytest.mark.parametrize("size", [{"grid": 6}, pytest.param({"patch": 8}, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize(
+    "size", [{"grid": 6}, pytest.param({"patch": 8}, marks=pytest.mark.slow)], ids=["grid", "patch"]
+)
 def test_validation_while_grids_change_is_at_its_own_grids(folder, size):
     """A schedule puts the backbone's grid back before validation, not in its midst; the best is kept by one grid."""
     from mmengine.config import Config
