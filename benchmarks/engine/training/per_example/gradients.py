@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 NORM_EPS = 1e-6  # as torch's clip_grad_norm_ adds to the norm
-SLICE_BYTES = 4 << 20  # of gradients that are made only to be measured
+# Bytes of gradients that are made only to be measured: what a cache holds, and few passes where each waits for launches
+SLICE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
+SMALL = 1 << 14  # numbers of a parameter: gradients of smaller ones are joined, a call would cost more than its work
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -31,7 +34,14 @@ class Dense:
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
         """Add the sum over examples, weighted by `factors` [C]."""
-        total.view(-1).addmv_(self.values.reshape(len(self.values), -1).T.to(total.dtype), factors)
+        values = self.values.reshape(len(self.values), -1)
+        if not values.is_cuda or values.dtype == total.dtype:
+            total.view(-1).addmv_(values.T.to(total.dtype), factors)
+            return
+        # read once, as they are: a factor is the sum of two numbers of their precision, to 16 bits in bfloat16
+        high = factors.to(values.dtype)
+        both = torch.stack([high, (factors - high).to(values.dtype)])
+        total.view(-1).add_(torch.mm(both, values, out_dtype=total.dtype).sum(0))
 
     def dense(self, shape: torch.Size) -> Tensor:
         return self.values
@@ -66,12 +76,14 @@ class Rows:
     count: int
 
     def squares(self) -> Tensor:
-        # an example may use a row more than once
-        place = self.row * self.count + self.example
-        apart, where = torch.unique(place, return_inverse=True)
-        sums = self.values.new_zeros(len(apart), self.values.shape[1]).index_add_(0, where, self.values)
-        squares = torch.linalg.vector_norm(sums, dim=1).square()
-        return squares.new_zeros(self.count).index_add_(0, apart % self.count, squares)
+        # an example may use a row more than once. Sorted, equal places are neighbours, as many as there may be: to ask
+        # how many there are would be to wait for the device
+        place, order = (self.row * self.count + self.example).sort()
+        where = (place.diff(prepend=place[:1]) != 0).cumsum(0)
+        sums = torch.zeros_like(self.values).index_add_(0, where, self.values[order])
+        squares = torch.linalg.vector_norm(sums, dim=1, dtype=wide(sums.dtype)).square()
+        owner = torch.zeros_like(place).scatter_(0, where, place % self.count)
+        return squares.new_zeros(self.count).index_add_(0, owner, squares)
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
         total.index_add_(0, self.row, (self.values * factors[self.example, None]).to(total.dtype))
@@ -109,31 +121,39 @@ class ExampleGradients:
     def factors(self, clip: float) -> Tensor:
         """What `clip_grad_norm_` would multiply the gradient of each example with, [C]."""
         first = self.parameters[0]
-        squares = torch.zeros(self.count, device=first.device, dtype=wide(first.dtype))
-        further = self._further()
+        squares = [torch.zeros(self.count, device=first.device, dtype=wide(first.dtype))]
+        small, joined = self._joined
+        if joined is not None:
+            squares.append(Dense(joined).squares())
+        aside = {*self._further, *small}
         for place, forms in enumerate(self.own):
-            if place in further or not forms:
+            if place in aside or not forms:
                 continue
             shape = self.parameters[place].shape
             whole = (
                 forms[0] if len(forms) == 1 else Dense(sum((f.dense(shape) for f in forms[1:]), forms[0].dense(shape)))
             )
-            squares += whole.squares()
-        for part in self._slices(further):
+            squares.append(whole.squares())
+        total = torch.stack(squares).sum(0)
+        for part in self._slices(self._further):
             given = [g[part] for g in self.to_made]
-            wanted = [self.parameters[i] for i in further]
+            wanted = [self.parameters[i] for i in self._further]
             passed = torch.autograd.grad(self.made, wanted, given, retain_graph=True, is_grads_batched=True)
-            for place, gradient in zip(further, passed, strict=True):
+            for place, gradient in zip(self._further, passed, strict=True):
                 for form in self.own[place]:
                     gradient = gradient + form.dense(self.parameters[place].shape)[part]
-                squares[part] += Dense(gradient).squares()
-        return (clip / (squares.sqrt() + NORM_EPS)).clamp(max=1.0)
+                total[part] += Dense(gradient).squares()
+        return (clip / (total.sqrt() + NORM_EPS)).clamp(max=1.0)
 
     def add_to(self, totals: Sequence[Tensor], factors: Tensor) -> None:
         """Add the sum over examples, weighted by `factors` [C], to the total of each parameter."""
-        for total, forms in zip(totals, self.own, strict=True):
-            for form in forms:
-                form.add_to(total, factors)
+        small, joined = self._joined
+        if joined is not None:
+            flat = [totals[i].view(-1) for i in small]
+            torch._foreach_add_(flat, list((factors.to(joined.dtype) @ joined).split([t.numel() for t in flat])))
+        for place, forms in enumerate(self.own):
+            for form in forms if place not in small else ():
+                form.add_to(totals[place], factors)
         if self.made:
             sums = [torch.tensordot(factors.to(g.dtype), g, 1) for g in self.to_made]
             for total, gradient in zip(
@@ -142,6 +162,20 @@ class ExampleGradients:
                 if gradient is not None:
                     total.add_(gradient)
 
+    @cached_property
+    def _joined(self) -> tuple[list[int], Tensor | None]:
+        """Places of small parameters, and their gradients side by side, [C, N]."""
+        found = {
+            place: forms[0].values.reshape(self.count, -1)
+            for place, forms in enumerate(self.own)
+            if len(forms) == 1 and isinstance(forms[0], Dense) and place not in self._further
+        }
+        small = {place: values for place, values in found.items() if values.shape[1] <= SMALL}
+        if len(small) < 2:
+            return [], None
+        return list(small), torch.cat([v.to(wide(v.dtype)) for v in small.values()], 1)
+
+    @cached_property
     def _further(self) -> list[int]:
         """Places of the parameters that `made` was made of."""
         if not self.made:
@@ -153,5 +187,5 @@ class ExampleGradients:
     def _slices(self, places: Sequence[int]) -> Iterator[slice]:
         if places:
             each = sum(self.parameters[i].numel() * 4 for i in places)
-            size = max(1, SLICE_BYTES // each)
+            size = max(1, SLICE_BYTES[self.parameters[0].device.type] // each)
             yield from (slice(i, i + size) for i in range(0, self.count, size))

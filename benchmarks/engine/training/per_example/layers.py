@@ -21,7 +21,7 @@ from tasks.examples import apart, each_its_own, on_all, outside
 
 # A product form costs the squares of its tokens in arithmetic, a dense one its size in memory traffic: numbers read
 # and written a multiplication. Measured by benchmarks.speed.per_example.
-BALANCE = {"cpu": 16, "cuda": 2000}
+BALANCE = {"cpu": 16, "cuda": 250}
 
 
 class Inseparable(Exception):

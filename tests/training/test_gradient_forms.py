@@ -1,0 +1,41 @@
+"""Each form of a gradient measures and adds up as the whole gradient it stands for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from form_tools import check_form
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.engine.training.per_example.gradients import SMALL, Dense, ExampleGradients, Form
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(["dense", "product", "rows"]), count=st.integers(1, 6), seed=st.integers(0, 999),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_a_form_is_worth_its_gradient(kind: str, count: int, seed: int, dtype: torch.dtype) -> None:
+    check_form(kind, count, seed, dtype, "cpu", 1e-5)
+
+
+@pytest.mark.parametrize("clip", [1e-2, 1e6])
+def test_small_gradients_are_joined_and_large_ones_and_sums_of_forms_are_not(clip: float) -> None:
+    random, count = torch.Generator().manual_seed(0), 3
+    sizes = [(3,), (SMALL + 1,), (2, 4), (), (5,)]
+    parameters = [torch.zeros(size) for size in sizes]
+    values = [torch.randn(count, *size, generator=random) for size in sizes]
+    own: list[list[Form]] = [[Dense(v)] for v in values[:-1]] + [[Dense(values[-1]), Dense(values[-1])], []]
+    found = ExampleGradients([*parameters, torch.zeros(2)], count, own)
+    small, joined = found._joined
+    assert small == [0, 2, 3] and joined is not None and joined.shape == (count, 3 + 8 + 1)
+    whole = [*values[:-1], 2 * values[-1]]
+    norms = torch.cat([v.flatten(1) if v.ndim > 1 else v[:, None] for v in whole], 1).norm(dim=1)
+    factors = found.factors(clip)
+    assert torch.allclose(factors, (clip / (norms + 1e-6)).clamp(max=1.0))
+    totals = [torch.ones(size) for size in [*sizes, (2,)]]
+    found.add_to(totals, factors)
+    for total, gradient in zip(totals, whole, strict=False):
+        assert torch.allclose(total, 1 + torch.tensordot(factors, gradient, 1), atol=1e-5)
+    assert torch.equal(totals[-1], torch.ones(2))
