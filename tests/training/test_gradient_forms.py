@@ -8,7 +8,8 @@ from form_tools import check_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.engine.training.per_example.gradients import SMALL, Dense, ExampleGradients, Form
+from benchmarks.engine.training.per_example import gradients
+from benchmarks.engine.training.per_example.gradients import Dense, ExampleGradients, Form
 
 
 @settings(max_examples=60, deadline=None)
@@ -21,9 +22,12 @@ def test_a_form_is_worth_its_gradient(kind: str, count: int, seed: int, dtype: t
 
 
 @pytest.mark.parametrize("clip", [1e-2, 1e6])
-def test_small_gradients_are_joined_and_large_ones_and_sums_of_forms_are_not(clip: float) -> None:
+def test_small_gradients_are_joined_and_large_ones_and_sums_of_forms_are_not(
+    clip: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gradients.SMALL, "cpu", 8)
     random, count = torch.Generator().manual_seed(0), 3
-    sizes = [(3,), (SMALL + 1,), (2, 4), (), (5,)]
+    sizes = [(3,), (9,), (2, 4), (), (5,)]
     parameters = [torch.zeros(size) for size in sizes]
     values = [torch.randn(count, *size, generator=random) for size in sizes]
     own: list[list[Form]] = [[Dense(v)] for v in values[:-1]] + [[Dense(values[-1]), Dense(values[-1])], []]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.engine.running.processes import end_group, end_process
 from benchmarks.engine.training.loop import TaskStep
-from benchmarks.engine.training.per_example import clipping, layers
+from benchmarks.engine.training.per_example import clipping, gradients, layers
 from benchmarks.engine.training.per_example.clipping import ExampleClipping
 from benchmarks.engine.training.per_example.layers import SeparateGradients
 from tasks import build_task
@@ -53,19 +53,18 @@ def assert_equal(found: list[Tensor], wanted: list[Tensor], rtol: float) -> None
 @given(
     pieces=st.lists(st.sampled_from(sorted(PIECES)), max_size=4), tied=st.booleans(), frozen=st.booleans(),
     count=st.integers(1, 5), seed=st.integers(0, 99), balance=st.sampled_from([0, 16, 1e9]),
-    clip=st.sampled_from([1e-3, 1.0, 1e6]),
+    clip=st.sampled_from([1e-3, 1.0, 1e6]), small=st.sampled_from([0, 20, 1e9]),
 )  # fmt: skip
-@example(pieces=["norms", "norms"], tied=False, frozen=False, count=1, seed=0, balance=0, clip=1.0)
+@example(pieces=["norms", "norms"], tied=False, frozen=False, count=1, seed=0, balance=0, clip=1.0, small=0)
 def test_one_pass_equals_one_pass_an_example(
-    pieces: list[str], tied: bool, frozen: bool, count: int, seed: int, balance: float, clip: float
+    pieces: list[str], tied: bool, frozen: bool, count: int, seed: int, balance: float, clip: float, small: float
 ) -> None:
     torch.manual_seed(seed)
     model, batch = Model(pieces, tied, frozen).double(), batch_of(count)
-    before, layers.BALANCE["cpu"] = layers.BALANCE["cpu"], balance
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(layers.BALANCE, "cpu", balance)
+        patch.setitem(gradients.SMALL, "cpu", small)
         values, found, way = clipped(Words(), model, batch, True, clip)
-    finally:
-        layers.BALANCE["cpu"] = before
     assert way.together and not way.notes
     wanted_values, wanted, _ = clipped(Words(), model, batch, False, clip)
     assert values == pytest.approx(wanted_values, rel=1e-6) and values["scale"] == 2

@@ -12,7 +12,8 @@ from torch import Tensor
 NORM_EPS = 1e-6  # as torch's clip_grad_norm_ adds to the norm
 # Bytes of gradients that are made only to be measured: what a cache holds, and few passes where each waits for launches
 SLICE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
-SMALL = 1 << 14  # numbers of a parameter: gradients of smaller ones are joined, a call would cost more than its work
+# Numbers of a parameter whose gradients are joined with those of others: each kernel's launch would cost more than its work
+SMALL = {"cpu": 0, "cuda": 1 << 14}
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -78,7 +79,7 @@ class Rows:
     def squares(self) -> Tensor:
         # an example may use a row more than once. Sorted, equal places are neighbours, as many as there may be: to ask
         # how many there are would be to wait for the device
-        place, order = (self.row * self.count + self.example).sort()
+        place, order = (self.row * self.count + self.example).sort(stable=True)
         where = (place.diff(prepend=place[:1]) != 0).cumsum(0)
         sums = torch.zeros_like(self.values).index_add_(0, where, self.values[order])
         squares = torch.linalg.vector_norm(sums, dim=1, dtype=wide(sums.dtype)).square()
@@ -121,10 +122,10 @@ class ExampleGradients:
     def factors(self, clip: float) -> Tensor:
         """What `clip_grad_norm_` would multiply the gradient of each example with, [C]."""
         first = self.parameters[0]
-        squares = [torch.zeros(self.count, device=first.device, dtype=wide(first.dtype))]
+        squares = torch.zeros(self.count, device=first.device, dtype=wide(first.dtype))
         small, joined = self._joined
         if joined is not None:
-            squares.append(Dense(joined).squares())
+            squares += Dense(joined).squares()
         aside = {*self._further, *small}
         for place, forms in enumerate(self.own):
             if place in aside or not forms:
@@ -133,8 +134,7 @@ class ExampleGradients:
             whole = (
                 forms[0] if len(forms) == 1 else Dense(sum((f.dense(shape) for f in forms[1:]), forms[0].dense(shape)))
             )
-            squares.append(whole.squares())
-        total = torch.stack(squares).sum(0)
+            squares += whole.squares()
         for part in self._slices(self._further):
             given = [g[part] for g in self.to_made]
             wanted = [self.parameters[i] for i in self._further]
@@ -142,8 +142,8 @@ class ExampleGradients:
             for place, gradient in zip(self._further, passed, strict=True):
                 for form in self.own[place]:
                     gradient = gradient + form.dense(self.parameters[place].shape)[part]
-                total[part] += Dense(gradient).squares()
-        return (clip / (total.sqrt() + NORM_EPS)).clamp(max=1.0)
+                squares[part] += Dense(gradient).squares()
+        return (clip / (squares.sqrt() + NORM_EPS)).clamp(max=1.0)
 
     def add_to(self, totals: Sequence[Tensor], factors: Tensor) -> None:
         """Add the sum over examples, weighted by `factors` [C], to the total of each parameter."""
@@ -170,7 +170,8 @@ class ExampleGradients:
             for place, forms in enumerate(self.own)
             if len(forms) == 1 and isinstance(forms[0], Dense) and place not in self._further
         }
-        small = {place: values for place, values in found.items() if values.shape[1] <= SMALL}
+        most = SMALL[self.parameters[0].device.type]
+        small = {place: values for place, values in found.items() if values.shape[1] <= most}
         if len(small) < 2:
             return [], None
         return list(small), torch.cat([v.to(wide(v.dtype)) for v in small.values()], 1)
