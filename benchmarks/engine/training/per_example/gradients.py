@@ -12,7 +12,7 @@ from torch import Tensor
 NORM_EPS = 1e-6  # as torch's clip_grad_norm_ adds to the norm
 # Bytes of gradients that are made only to be measured: what a cache holds, and few passes where each waits for launches
 SLICE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
-# Numbers of a parameter whose gradients are joined with those of others: each kernel's launch would cost more than its work
+# Numbers of a parameter whose gradients are joined with those of others: a launch each would cost more than the work
 SMALL = {"cpu": 0, "cuda": 1 << 14}
 
 
