@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from form_tools import check_form, form_of
+from training.per_example.forms import check_form, form_of
 
 pytestmark = pytest.mark.gpu
 

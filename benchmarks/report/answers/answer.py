@@ -29,6 +29,7 @@ from benchmarks.report.statistics.sentences import (
     retention_sentence,
     sentence,
 )
+from benchmarks.report.views import ViewEffect, view_effects
 
 AWAY = "No fixed model here was trained or evaluated near the grid that it was made for: comparisons are context alone."
 
@@ -42,6 +43,7 @@ class Answer:
         places: backbone, training and column of every choice, those without a value too.
         penalties: what grids lose that were never trained.
         indexes: of each model what is found in galleries of other grids, where rows keep that.
+        views: of each model what another view than the usual one changes.
         choices: those that are measured over the same samples in the usual view, of which `best` and `front` speak.
         front: share of draws in which each of `choices` is on the front of quality against MACs.
         allowance: what `best` may lose, in the unit of the metric.
@@ -56,6 +58,7 @@ class Answer:
     kept: tuple[ModelRetention, ...]
     penalties: tuple[ModelPenalty, ...]
     indexes: tuple[OneIndex, ...]
+    views: tuple[ViewEffect, ...]
     choices: tuple[Point, ...]
     best: Best | None
     allowance: float
@@ -74,6 +77,7 @@ class Answer:
         found += [retention_sentence(k.retention, k.flexible, k.train) for k in self.kept]
         found += [penalty_sentence(p.grids, p.neighbours, p.backbone, p.train, self.words) for p in self.penalties]
         found += [own.line(self.words) for own in self.indexes]
+        found += [own.line(self.words) for own in self.views]
         if self.best is not None:
             found.append(self.best_line())
         if any(p.measured for p in self.points):
@@ -160,6 +164,6 @@ def answer_of(table: Sequence[Entry], points: Sequence[Point], margin: float | N
     places = tuple(dict.fromkeys((e.backbone, e.train, e.column) for e in table))
     return Answer(
         group, rules, words, tuple(points), places, tuple(compared), tuple(kept), tuple(missed),
-        tuple(one_index(table, rules.fraction)), tuple(choices), best,
+        tuple(one_index(table, rules.fraction)), tuple(view_effects(points, rules)), tuple(choices), best,
         allowance, front,
     )  # fmt: skip

@@ -43,6 +43,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
             for p in answer.penalties for grid, own in p.grids.items()
         ],
         "one_index": [own.as_json() for own in answer.indexes],
+        "views": [own.as_json() for own in answer.views],
         "choices": [
             {
                 "backbone": p.backbone, "train": p.train, "grid": p.grid, "value": p.quality, "macs": p.macs,

@@ -175,7 +175,7 @@ def compare(flexible: Mapping[str, Arm], fixed: Mapping[str, Arm], rules: Rules)
     found = [_measured(grid, flexible[grid], fixed[grid], rules) for grid in flexible if grid in fixed]
     live = [i for i, v in enumerate(found) if v.signal]
     p = [_p(found[i].t, found[i].difference.df) for i in live]
-    better = [_p(_ratio(found[i].difference.value, found[i].difference.se), found[i].difference.df) for i in live]
+    better = [p_value(found[i].difference) for i in live]
     adjusted, level = holm(p, rules.alpha)
     ahead, _ = holm(better, rules.alpha)
     for place, i in enumerate(live):
@@ -214,6 +214,14 @@ def _with_remedies(judged: GridVerdict, a: Arm, b: Arm) -> GridVerdict:
         return judged
     asked = (parts, judged.margin, judged.grids, judged.alpha)
     return dataclasses.replace(judged, needs_seeds=needs_seeds(*asked), needs_samples=needs_samples(*asked))
+
+
+def p_value(found: Estimate) -> float:
+    """Of a number's difference from 0, two-sided, by Student's t.
+
+    Example: `p_value(estimate(lambda a, b: a[0] - b[0], [one, other]))`
+    """
+    return _p(_ratio(found.value, found.se), found.df)
 
 
 def _ratio(value: float, se: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from form_tools import check_form
+from forms import check_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
