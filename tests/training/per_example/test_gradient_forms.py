@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.engine.training.per_example import gradients
-from benchmarks.engine.training.per_example.gradients import Dense, ExampleGradients, Form
+from benchmarks.engine.training.per_example.gradients import Dense, ExampleGradients, Form, Product
+from benchmarks.engine.training.per_example.layers import SeparateGradients
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,3 +44,14 @@ def test_small_gradients_are_joined_and_large_ones_and_sums_of_forms_are_not(
     for total, gradient in zip(totals, whole, strict=False):
         assert torch.allclose(total, 1 + torch.tensordot(factors, gradient, 1), atol=1e-5)
     assert torch.equal(totals[-1], torch.ones(2))
+
+
+def test_a_device_that_nobody_measured_is_taken_as_a_cpu() -> None:
+    nowhere = torch.zeros(2, 2, device="meta")
+    parameters = [nowhere[0], nowhere[1]]
+    found = ExampleGradients(parameters, 2, [[Dense(nowhere)], [Dense(nowhere)]])
+    assert found._joined == ([], None) and list(found._slices([0, 1])) == [slice(0, 262144)]
+    mode = SeparateGradients(2)
+    mode.keep_product(parameters[0], torch.zeros(2, 1, 8, device="meta"), torch.zeros(2, 1, 24, device="meta"))
+    (kept,) = mode._forms[id(parameters[0])]
+    assert isinstance(kept, Product)

@@ -170,7 +170,7 @@ class ExampleGradients:
             for place, forms in enumerate(self.own)
             if len(forms) == 1 and isinstance(forms[0], Dense) and place not in self._further
         }
-        most = SMALL[self.parameters[0].device.type]
+        most = SMALL.get(self.parameters[0].device.type, 0)
         small = {place: values for place, values in found.items() if values.shape[1] <= most}
         if len(small) < 2:
             return [], None
@@ -188,5 +188,6 @@ class ExampleGradients:
     def _slices(self, places: Sequence[int]) -> Iterator[slice]:
         if places:
             each = sum(self.parameters[i].numel() * 4 for i in places)
-            size = max(1, SLICE_BYTES[self.parameters[0].device.type] // each)
+            room = SLICE_BYTES.get(self.parameters[0].device.type, SLICE_BYTES["cpu"])
+            size = max(1, room // each)
             yield from (slice(i, i + size) for i in range(0, self.count, size))

@@ -79,7 +79,8 @@ class SeparateGradients(TorchFunctionMode):
     def keep_product(self, weight: Tensor, rows: Tensor, inputs: Tensor) -> None:
         """Keep `rows.mT @ inputs`, [C, T, O] and [C, T, I], as the gradient of a weight of O x I numbers."""
         tokens, outputs, width = *rows.shape[1:], inputs.shape[-1]
-        if tokens**2 * (outputs + width) < BALANCE[rows.device.type] * outputs * width:
+        balance = BALANCE.get(rows.device.type, BALANCE["cpu"])
+        if tokens**2 * (outputs + width) < balance * outputs * width:
             self.keep(weight, Product(rows, inputs))
             return
         if rows.device.type != "cpu" or rows.dtype != weight.dtype:
