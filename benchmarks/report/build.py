@@ -131,11 +131,12 @@ def write_measured(report: Report, folder: Path) -> Path:
         parts.append(f"- `python {text}` at revision {plain(command['revision'])}: {len(command['cells'])} cells")
     dates = sorted({r.finished[:10] for r in good if r.finished})
     parts += [f"- {plain(line)}" for line in environments(good)] + [f"- {', '.join(dates)}", ""]
-    parts.append(
+    compared = (
         "Verdicts are of non-inferiority: may the flexible model replace the fixed one, if it may lose the margin? "
-        "Differences are flexible minus fixed, positive where the flexible one is better. Every number is in "
-        "[rows.csv](rows.csv), every verdict in [verdicts.json](verdicts.json)."
+        "Differences are flexible minus fixed, positive where the flexible one is better. "
     )
+    told = compared if any(a.comparisons for a in report.answers) else ""
+    parts.append(f"{told}Every number is in [rows.csv](rows.csv), every verdict in [verdicts.json](verdicts.json).")
     texts = {
         "README.md": "\n".join(parts) + "\n", "rows.csv": as_csv(report.rows),
         "verdicts.json": _verdicts(report),

@@ -29,7 +29,7 @@ from benchmarks.report.statistics.sentences import (
     retention_sentence,
     sentence,
 )
-from benchmarks.report.views import ViewEffect, view_effects
+from benchmarks.report.views import FOOTER, ViewEffect, view_effects
 
 AWAY = "No fixed model here was trained or evaluated near the grid that it was made for: comparisons are context alone."
 
@@ -77,7 +77,6 @@ class Answer:
         found += [retention_sentence(k.retention, k.flexible, k.train) for k in self.kept]
         found += [penalty_sentence(p.grids, p.neighbours, p.backbone, p.train, self.words) for p in self.penalties]
         found += [own.line(self.words) for own in self.indexes]
-        found += [own.line(self.words) for own in self.views]
         if self.best is not None:
             found.append(self.best_line())
         if any(p.measured for p in self.points):
@@ -90,7 +89,7 @@ class Answer:
             if all(c.answering is None for c in self.comparisons):
                 found.append(AWAY)
             found.append(footer(len(self.comparisons)))
-        return found
+        return [*found, *(own.line(self.words) for own in self.views), *([FOOTER] if self.views else [])]
 
     def details(self) -> list[tuple[str, list[str]]]:
         """Every comparison: its title, and a sentence for each grid."""

@@ -92,19 +92,35 @@ def sentence(verdict: GridVerdict, flexible: str, fixed: str, words: Wording, na
     return f"{text} {_caveat(verdict, shown, words)}".strip()
 
 
+def digits_of(size: float, words: Wording) -> int:
+    """Decimal places that show a number as small as `size`, in the unit of the metric.
+
+    Example: `digits_of(0.0004, Wording())` is 3
+    """
+    shown = words.scale * size or 1.0
+    return min(9, max(1 if words.unit == "%" else 0, 1 - math.floor(math.log10(2 * shown))))
+
+
+def signed(value: float, words: Wording, digits: int) -> str:
+    """`+0.8`; nothing is negative that is 0 as it is shown.
+
+    Example: `signed(-0.0001, Wording(), 1)` is "+0.0"
+    """
+    text = f"{words.scale * value:+.{digits}f}"
+    return text if float(text) else text.replace("-", "+")
+
+
 class Shown:
     """Numbers of a verdict as text, all with the digits that its margin needs; limits are rounded to the safe side."""
 
     def __init__(self, verdict: GridVerdict, words: Wording):
         self.verdict, self.words = verdict, words
         margin = words.scale * verdict.margin
-        size = margin or words.scale * verdict.difference.se or 1.0
-        self.digits = min(9, max(1 if words.unit == "%" else 0, 1 - math.floor(math.log10(2 * size))))
+        self.digits = digits_of(verdict.margin or verdict.difference.se, words)
         self.margin = f"{margin:.{self.digits}f}".rstrip("0").rstrip(".") or "0"
 
     def signed(self, value: float) -> str:
-        text = f"{self.words.scale * value:+.{self.digits}f}"
-        return text if float(text) else text.replace("-", "+")
+        return signed(value, self.words, self.digits)
 
     def difference(self, unit: bool = True) -> str:
         low, high = self.verdict.interval

@@ -36,10 +36,10 @@ class Dense:
     def add_to(self, total: Tensor, factors: Tensor) -> None:
         """Add the sum over examples, weighted by `factors` [C]."""
         values = self.values.reshape(len(self.values), -1)
-        if not values.is_cuda or values.dtype == total.dtype:
+        if not values.is_cuda or (values.dtype, total.dtype) != (torch.bfloat16, torch.float32):
             total.view(-1).addmv_(values.T.to(total.dtype), factors)
             return
-        # read once, as they are: a factor is the sum of two numbers of their precision, to 16 bits in bfloat16
+        # read once, as they are: a factor is the sum of two numbers of their precision, to 16 bits
         high = factors.to(values.dtype)
         both = torch.stack([high, (factors - high).to(values.dtype)])
         total.view(-1).add_(torch.mm(both, values, out_dtype=total.dtype).sum(0))

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from report.test_report import only_answer, row
 from scipy.stats import t as student
-from test_report import only_answer, row
 
 from benchmarks.report.answers.questions import entries
 from benchmarks.report.answers.verdicts import as_json

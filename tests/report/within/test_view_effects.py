@@ -4,12 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from report.test_report import only_answer, row
 from scipy.stats import t as student
 from scipy.stats import ttest_rel
-from test_report import only_answer, row
 
+from benchmarks.report.answers.answer import answers
+from benchmarks.report.answers.questions import entries
 from benchmarks.report.answers.verdicts import as_json
 from benchmarks.report.build import read_report, write_measured
+from benchmarks.report.statistics.sentences import Wording
+from benchmarks.report.statistics.variance import Estimate, Parts
+from benchmarks.report.views import FOOTER, Effect, ViewEffect
 from benchmarks.store import Store
 
 N = 400
@@ -27,6 +32,10 @@ def add(store, grid, right, seed=None, more=0.0, **view):
     store.append([made | {"samples": samples} | hashed | options | {k: v for k, v in view.items() if k == "resize"}])
 
 
+def verdicts(found):
+    return {grid: own.verdict for grid, own in found.grids.items()}
+
+
 def test_a_difference_is_paired_over_pictures_and_told(tmp_path) -> None:
     """The average is right in every tenth picture more, and wrong nowhere else."""
     store = Store(tmp_path / "run")
@@ -37,9 +46,9 @@ def test_a_difference_is_paired_over_pictures_and_told(tmp_path) -> None:
     (found,) = answer.views
     test = ttest_rel(gained.astype(float), right.astype(float))
     half = student.ppf(0.975, N - 1) * np.sqrt(0.1 * 0.9 / (N - 1))
-    assert test.pvalue < 0.05 and found.verdicts == {"8": "better"}
-    assert found.differences["8"].value == pytest.approx(0.1)
-    assert found.differences["8"].interval() == pytest.approx((0.1 - half, 0.1 + half))
+    assert test.pvalue < 0.05 and verdicts(found) == {"8": "better"}
+    assert found.grids["8"].difference.value == pytest.approx(0.1)
+    assert found.grids["8"].difference.interval() == pytest.approx((0.1 - half, 0.1 + half))
     line = f"better at grid 8, +10.0 points [+{10 - 100 * half:.1f}, +{10 + 100 * half:.1f}]."
     assert found.line(answer.words) == f"flexivit_nano, ensemble=[4] instead of the usual evaluation: {line}"
     assert found.line(answer.words) in answer.lines()
@@ -58,7 +67,7 @@ def test_verdicts_are_corrected_over_grids_and_told_together(tmp_path) -> None:
         add(store, grid, right)
         add(store, grid, other, resize="bilinear")
     (found,) = only_answer(store).views
-    assert found.verdicts == {"4": "the same", "8": "worse", "15": "worse"}
+    assert verdicts(found) == {"4": "the same", "8": "worse", "15": "worse"}
     told = found.line(only_answer(store).words)
     assert told.endswith("worse at grids 8 and 15 (-20.0 to -10.0 points); the same at grid 4.")
 
@@ -71,8 +80,8 @@ def test_one_difference_of_many_that_chance_would_give_is_undecided(tmp_path) ->
         for store in (alone, three) if grid == 8 else (three,):
             add(store, grid, right)
             add(store, grid, better if grid == 8 else np.roll(right, 1), ensemble=[4])
-    assert only_answer(alone).views[0].verdicts == {"8": "better"}
-    assert only_answer(three).views[0].verdicts == dict.fromkeys(("4", "8", "15"), "undecided")
+    assert verdicts(only_answer(alone).views[0]) == {"8": "better"}
+    assert verdicts(only_answer(three).views[0]) == dict.fromkeys(("4", "8", "15"), "undecided")
 
 
 def test_training_runs_are_paired(tmp_path) -> None:
@@ -82,8 +91,8 @@ def test_training_runs_are_paired(tmp_path) -> None:
         add(store, 8, tenths > PLACES % 10, seed)
         add(store, 8, tenths + 1 > PLACES % 10, seed, ensemble=[4])
     (found,) = only_answer(store).views
-    low, high = found.differences["8"].interval()
-    assert found.verdicts == {"8": "better"} and 0.05 < low < high < 0.15
+    low, high = found.grids["8"].difference.interval()
+    assert verdicts(found) == {"8": "better"} and 0.05 < low < high < 0.15
     assert "trained at 8" in found.line(only_answer(store).words)
 
 
@@ -100,12 +109,80 @@ def test_less_is_better_turns_the_sign_and_chance_is_no_difference(tmp_path) -> 
             values = store.samples(one)
             assert values is not None
             other.append([one.changed(samples=other.save_samples(one.row_key, values))])
-        assert only_answer(other).views[0].verdicts == {"8": verdict}, (chance, higher)
+        assert verdicts(only_answer(other).views[0]) == {"8": verdict}, (chance, higher)
 
 
 def test_a_view_whose_usual_one_was_not_measured_tells_nothing(tmp_path) -> None:
     store = Store(tmp_path / "run")
     add(store, 4, PLACES % 2 == 0)
     add(store, 8, PLACES % 2 == 0, ensemble=[4])
-    add(store, 8, PLACES % 2 == 1, ensemble=[6])
     assert not only_answer(store).views
+
+
+def test_what_both_name_is_compared_with_the_first_of_the_suite(tmp_path) -> None:
+    """And everything is named in which a view differs from it, the resize method and what is left out too."""
+    store = Store(tmp_path / "run")
+    add(store, 8, PLACES % 10 < 5, neighbours=10)
+    add(store, 8, PLACES % 10 < 6, neighbours=20)
+    add(store, 8, PLACES % 10 < 4, resize="bilinear", neighbours=20)
+    words, told = only_answer(store).words, [own.line(only_answer(store).words) for own in only_answer(store).views]
+    assert [line.partition(":")[0] for line in told] == [
+        "flexivit_nano, neighbours=20 instead of neighbours=10",
+        "flexivit_nano, bilinear neighbours=20 instead of pi neighbours=10",
+    ] and words.points == "points"
+    other = Store(tmp_path / "other")
+    add(other, 8, PLACES % 10 < 5)
+    add(other, 8, PLACES % 10 < 6, resize="bilinear", ensemble=[4])
+    (found,) = only_answer(other).views
+    assert (found.view, found.usual) == ("bilinear ensemble=[4]", "the usual evaluation")
+
+
+@pytest.mark.parametrize("name", ["train_key", "weights_hash"])
+def test_another_training_is_no_other_view(tmp_path, name) -> None:
+    """Two folders, each with one way of evaluating a model of its own."""
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    add(one, 8, PLACES % 10 < 5, 0)
+    add(two, 8, PLACES % 10 < 6, 0, resize="bilinear")
+    stores = []
+    for store in (one, two):
+        (row_,) = store.rows()
+        stores.append(Store(tmp_path / f"{store.folder.name}-told"))
+        values = store.samples(row_)
+        assert values is not None
+        samples = stores[-1].save_samples(row_.row_key, values)
+        stores[-1].append([row_.changed(samples=samples, **{name: store.folder.name})])
+    (answer,) = answers(entries(stores))
+    (found,) = answer.views
+    assert not found.grids and found.unknown == {"8": "they are of other weights"}
+    assert "no verdict at grid 8 (they are of other weights)" in "\n".join(answer.lines())
+
+
+def test_a_seed_that_lacks_the_view_is_told(tmp_path) -> None:
+    store = Store(tmp_path / "run")
+    for seed in (0, 1):
+        add(store, 8, PLACES % 10 < 5, seed)
+    add(store, 8, PLACES % 10 < 6, 0, ensemble=[4])
+    (found,) = only_answer(store).views
+    assert found.unknown == {"8": "they have other seeds"}
+
+
+def test_small_differences_are_shown_and_nothing_is_minus_nought(tmp_path) -> None:
+    found = [
+        Estimate(value, Parts(1e-9, (0.0,), (0.0,), (1,), (-1,), 400, 400), "weights", False) for value in (3e-4, -1e-9)
+    ]
+    grids = {"8": Effect(found[0], 0.001, "better"), "15": Effect(found[1], 0.9, "undecided")}
+    told = ViewEffect("a", "-", "b", "c", grids, {}).line(Wording(unit="%", scale=100.0))
+    assert told.startswith("a, b instead of c: better at grid 8, +0.0300 points [+0.0238, +0.0362]; undecided")
+    assert "at grid 15, +0.0000 points [-0.0062, +0.0062]" in told
+
+
+def test_views_come_after_what_the_table_answers(tmp_path) -> None:
+    store = Store(tmp_path / "run")
+    add(store, 8, PLACES % 10 < 5)
+    add(store, 8, PLACES % 10 < 6, ensemble=[4])
+    lines = only_answer(store).lines()
+    place = next(i for i, line in enumerate(lines) if "instead of the usual" in line)
+    assert place == len(lines) - 2 and lines[-1] == FOOTER
+    assert any(line.startswith("Measured best") for line in lines[:place])
+    folder = write_measured(read_report([store]), tmp_path / "kept")
+    assert "non-inferiority" not in (folder / "README.md").read_text()
