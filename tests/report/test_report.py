@@ -217,9 +217,17 @@ def test_over_all_tables_a_hollow_yes_is_no_yes_and_retention_is_a_geometric_mea
             store.append([one | {"row_key": f"{data}{name}", "samples": f"samples/{data}{name}.npz"}])
     counts, across = overall(answers(entries([store])))
     assert counts == "flexivit_nano: yes on 0 of 2 answers (1 yes, hollow, 1 no, hollow)."
-    assert across.startswith("Over 2 tasks flexivit_nano keeps 89 % [") and "least on classification cars98" in across
+    assert (
+        across.startswith("Over 2 tasks flexivit_nano, trained at 8, keeps 89 % [")
+        and "least on classification cars98" in across
+    )
     assert across.endswith("80 %. One training run each in some of them.")
     assert counts in build_page([store], answers(entries([store])))
+    # another training of it moves no mean, and that is told
+    one = row(store, "flexivit_nano", 15, 8, n < 500, options={"data": "cars98"})
+    store.append([one | {"row_key": "another"}])
+    told = overall(answers(entries([store])))[1]
+    assert told == across.replace("80 %. One", "80 %. Its other trainings are not counted. One")
 
 
 def test_samples_that_do_not_belong_to_a_row_give_no_verdict(store) -> None:

@@ -149,14 +149,16 @@ def overall(answers: Sequence[Answer]) -> list[str]:
         others = ", ".join(f"{n} {word}" for word, n in counts.items() if word != "yes")
         rest = f" ({others})" if others else ""
         lines.append(f"{flexible}: yes on {counts.get('yes', 0)} of {_answers(total)}{rest}.")
-        kept = {}
-        for one in answers:
-            for own in one.kept:
-                if own.flexible == flexible and own.retention.estimate.value > 0:
-                    kept.setdefault(title(one.group), own.retention.estimate)
+        every = [(title(one.group), k) for one in answers for k in one.kept if k.flexible == flexible]
+        every = [(name, k) for name, k in every if k.retention.estimate.value > 0]
+        first = dict(reversed(every))
+        kept = {name: first[name].retention.estimate for name in dict.fromkeys(name for name, _ in every)}
         if len(kept) > 1:
             found = retain_across([(e.value, e.se, e.df) for e in kept.values()])
             worst = min(kept, key=lambda name: kept[name].value)
+            trained = [first[name].train for name in kept if first[name].train != "-"]
+            text = across_sentence(found, flexible, list(dict.fromkeys(trained)), len(kept), worst)
+            others = " Its other trainings are not counted." if len(every) > len(kept) else ""
             hollow = " One training run each in some of them." if any(e.hollow for e in kept.values()) else ""
-            lines.append(f"{across_sentence(found, flexible, len(kept), worst)}{hollow}")
+            lines.append(f"{text}{others}{hollow}")
     return lines

@@ -217,11 +217,16 @@ def penalty_sentence(
     )
 
 
-def across_sentence(found: Across, flexible: str, tasks: int, worst: str) -> str:
-    """The geometric mean over the tasks of a table, and the worst of them."""
+def across_sentence(found: Across, flexible: str, trained: Sequence[str], tasks: int, worst: str) -> str:
+    """The geometric mean over the tasks of a table, and the worst of them.
+
+    Args: trained: grids or schedules of the trainings that are counted; empty where nothing is trained.
+    """
+    which = f", trained at {and_joined(trained)}," if trained else ""
+    mean, low, high = (f"{100 * share:.0f}" for share in (found.mean, found.low, found.high))
     return (
-        f"Over {tasks} tasks {flexible} keeps {100 * found.mean:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}] "
-        f"of the specialists (geometric mean); least on {worst}: {100 * found.worst:.0f} %."
+        f"Over {tasks} tasks {flexible}{which} keeps {mean} % [{low}, {high}] of the specialists (geometric mean); "
+        f"least on {worst}: {100 * found.worst:.0f} %."
     )
 
 

@@ -129,8 +129,10 @@ def test_retention_best_and_footer() -> None:
         "chance, at grids 8 and 15."
     )
     assert retention_sentence(kept, "A", "8").startswith("One set of weights (A, trained at 8) keeps 100 % [")
-    across = across_sentence(retain_across([(0.9, 0.01, 9.0), (1.0, 0.01, 9.0)]), "A", 2, "cars98")
-    assert across.startswith("Over 2 tasks A keeps 95 % [") and across.endswith("least on cars98: 90 %.")
+    across = across_sentence(retain_across([(0.9, 0.01, 9.0), (1.0, 0.01, 9.0)]), "A", ["8", "random:4,8"], 2, "cars98")
+    assert across.startswith("Over 2 tasks A, trained at 8 and random:4,8, keeps 95 % [") and across.endswith(
+        "least on cars98: 90 %."
+    )
     choices = [choice("X", runs(1, 0.9, 1), 2.0), choice("Y", runs(2, 0.1, 1), 1.0)]
     best = find_best(choices, 0.01)
     assert best_sentence(best, choices, 0.01, WORDS) == (
