@@ -14,7 +14,7 @@ from benchmarks.engine.identity import data_key
 from benchmarks.report.answers.agreement import disagreements
 from benchmarks.report.answers.answer import answers
 from benchmarks.report.answers.comparisons import trained_at
-from benchmarks.report.answers.matrix import matrix, overall, tally
+from benchmarks.report.answers.matrix import matrix, tally
 from benchmarks.report.answers.pairwise import compare_backbones
 from benchmarks.report.answers.questions import entries, failures
 from benchmarks.report.answers.verdicts import as_json
@@ -206,28 +206,6 @@ def test_retention_is_over_the_grids_that_have_a_specialist(tmp_path) -> None:
     assert columns == ["vit_nano_g8", "vit_nano_g15"] and [c.verdict for c in line.cells] == ["no", "no"]
     assert all(c.hollow and c.mark == "✗" and "one training run each" in c.label for c in line.cells)
     assert tally([answer]) == {"flexivit_nano": {"no, hollow": 2}}
-
-
-def test_over_all_tables_a_hollow_yes_is_no_yes_and_retention_is_a_geometric_mean(tmp_path) -> None:
-    store, n = Store(tmp_path / "run"), np.arange(2000)
-    for data, flexible in (("scenes", 1000), ("cars98", 800)):
-        for name, right in (("flexivit_nano", flexible), ("vit_nano_g8", 1000)):
-            one = row(store, name, 8, 8, n < right, options={"data": data})
-            store.save_samples(f"{data}{name}", store.samples(one))
-            store.append([one | {"row_key": f"{data}{name}", "samples": f"samples/{data}{name}.npz"}])
-    counts, across = overall(answers(entries([store])))
-    assert counts == "flexivit_nano: yes on 0 of 2 answers (1 yes, hollow, 1 no, hollow)."
-    assert (
-        across.startswith("Over 2 tasks flexivit_nano, trained at 8, keeps 89 % [")
-        and "least on classification cars98" in across
-    )
-    assert across.endswith("80 %. One training run each in some of them.")
-    assert counts in build_page([store], answers(entries([store])))
-    # another training of it moves no mean, and that is told
-    one = row(store, "flexivit_nano", 15, 8, n < 500, options={"data": "cars98"})
-    store.append([one | {"row_key": "another"}])
-    told = overall(answers(entries([store])))[1]
-    assert told == across.replace("80 %. One", "80 %. Its other trainings are not counted. One")
 
 
 def test_samples_that_do_not_belong_to_a_row_give_no_verdict(store) -> None:

@@ -1,12 +1,15 @@
-"""Which grid a fixed model stands for: the one it was made for, or one near it; never the only one it was tuned at."""
+"""Which grid a fixed model stands for: the one it was made for, or one near it; never the only one it was tuned at. And means over
+the tables, of what is kept of specialists."""
 
 import numpy as np
 import pytest
 from test_report import only_answer, row
 
-from benchmarks.report.answers.answer import AWAY
+from benchmarks.report.answers.answer import AWAY, answers
 from benchmarks.report.answers.comparisons import NEAR
-from benchmarks.report.answers.matrix import headline
+from benchmarks.report.answers.matrix import headline, overall
+from benchmarks.report.answers.questions import entries
+from benchmarks.report.page import build_page
 from benchmarks.store import Store
 
 
@@ -39,3 +42,25 @@ def test_a_grid_near_its_own_is_its_own(tmp_path, grid, answers) -> None:
     ]
     store.append(rows)
     assert [c.answering for c in only_answer(store).answering()] == ([str(grid)] if answers else [])
+
+
+def test_over_all_tables_a_hollow_yes_is_no_yes_and_retention_is_a_geometric_mean(tmp_path) -> None:
+    store, n = Store(tmp_path / "run"), np.arange(2000)
+    for data, flexible in (("scenes", 1000), ("cars98", 800)):
+        for name, right in (("flexivit_nano", flexible), ("vit_nano_g8", 1000)):
+            one = row(store, name, 8, 8, n < right, options={"data": data})
+            store.save_samples(f"{data}{name}", store.samples(one))
+            store.append([one | {"row_key": f"{data}{name}", "samples": f"samples/{data}{name}.npz"}])
+    counts, across = overall(answers(entries([store])))
+    assert counts == "flexivit_nano: yes on 0 of 2 answers (1 yes, hollow, 1 no, hollow)."
+    assert (
+        across.startswith("Over 2 tasks flexivit_nano, trained at 8, keeps 89 % [")
+        and "least on classification cars98" in across
+    )
+    assert across.endswith("80 %. One training run each in some of them.")
+    assert counts in build_page([store], answers(entries([store])))
+    # another training of it moves no mean, and that is told
+    one = row(store, "flexivit_nano", 15, 8, n < 500, options={"data": "cars98"})
+    store.append([one | {"row_key": "another"}])
+    told = overall(answers(entries([store])))[1]
+    assert told == across.replace("80 %. One", "80 %. Its other trainings are not counted. One")
