@@ -1,5 +1,7 @@
-"""Which grid a fixed model stands for: the one it was made for, or one near it; never the only one it was tuned at. And means over
-the tables, of what is kept of specialists."""
+"""Which grid a fixed model stands for: the one it was made for, or one near it; never the only one it was tuned at.
+
+And what is kept of specialists, over all tables.
+"""
 
 import numpy as np
 import pytest
