@@ -165,13 +165,13 @@ class ExampleGradients:
     @cached_property
     def _joined(self) -> tuple[list[int], Tensor | None]:
         """Places of small parameters, and their gradients side by side, [C, N]."""
-        found = {
-            place: forms[0].values.reshape(self.count, -1)
-            for place, forms in enumerate(self.own)
-            if len(forms) == 1 and isinstance(forms[0], Dense) and place not in self._further
-        }
         most = SMALL.get(self.parameters[0].device.type, 0)
-        small = {place: values for place, values in found.items() if values.shape[1] <= most}
+        small = {
+            place: forms[0].values.reshape(self.count, -1)
+            for place, (parameter, forms) in enumerate(zip(self.parameters, self.own, strict=True))
+            if parameter.numel() <= most and len(forms) == 1 and isinstance(forms[0], Dense)
+            and place not in self._further
+        }  # fmt: skip
         if len(small) < 2:
             return [], None
         return list(small), torch.cat([v.to(wide(v.dtype)) for v in small.values()], 1)
